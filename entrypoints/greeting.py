@@ -1,0 +1,35 @@
+"""What the terminal says when the service is ready: where it is, who may sign in, what to try."""
+
+from entrypoints.operator import FILE
+from entrypoints.server import Ready
+from entrypoints.settings import Settings
+
+BUF = ".venv/bin/buf curl --protocol grpc --http2-prior-knowledge"
+
+
+def greeting(settings: Settings, ready: Ready) -> str:
+    """Returns the lines; the commands in them work when pasted, from the project's folder."""
+    address = f"{settings.grpc_host}:{ready.grpc_port}"
+    model = ", ".join(settings.chat_models) if settings.uses_openai else "extractive (no language model is configured)"
+    return "\n".join(
+        [f"ChatBack is ready: gRPC on {address}, model {model}", *_operator(settings, ready), *_hints(address)]
+    )
+
+
+def _operator(settings: Settings, ready: Ready) -> list[str]:
+    place = settings.data_dir / FILE
+    news = "made just now" if ready.operator_is_new else "there already"
+    return [f"Operator: {ready.operator.email} ({news}), password in {place}", ""]
+
+
+def _hints(address: str) -> list[str]:
+    authorization = '-H "authorization: Bearer $(./bin/dev token)"'
+    url = f"http://{address}/chatback.v1"
+    return [
+        "Try, in another terminal:",
+        "  ./bin/dev chat",
+        f"  {BUF} {authorization} -d '{{}}' {url}.AuthService/GetCurrentUser",
+        f'  {BUF} {authorization} -d \'{{"title": "First"}}\' {url}.ConversationService/CreateConversation',
+        f"  grpcurl -plaintext {authorization} {address} chatback.v1.ModelService/ListModels",
+        "Ctrl-C stops it.",
+    ]

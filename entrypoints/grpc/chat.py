@@ -1,0 +1,45 @@
+"""ChatService over gRPC."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+
+from application.chat import Chat
+from chatback.v1 import chat_service_pb2 as pb
+from chatback.v1 import chat_service_pb2_grpc
+from domain.bounds import identifier, number
+from entrypoints.grpc.mapping import event_to_proto, question, run_to_proto
+from entrypoints.grpc.pipeline import current_caller
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ChatServicer(chat_service_pb2_grpc.ChatServiceServicer):
+    """Runs, and the streams that show them."""
+
+    def __init__(self, chat: Chat) -> None:
+        self._chat = chat
+
+    async def SendMessage(
+        self, request: pb.SendMessageRequest, context: Context
+    ) -> AsyncIterator[pb.SendMessageResponse]:
+        async with aclosing(await self._chat.send(current_caller(), question(request))) as events:
+            async for event in events:
+                yield pb.SendMessageResponse(event=event_to_proto(event))
+
+    async def StreamRun(self, request: pb.StreamRunRequest, context: Context) -> AsyncIterator[pb.StreamRunResponse]:
+        run_id = identifier("run_id", request.run_id)
+        after_seq = number("after_seq", request.after_seq, at_least=0, at_most=2**31 - 1)
+        async with aclosing(await self._chat.stream(current_caller(), run_id, after_seq)) as events:
+            async for event in events:
+                yield pb.StreamRunResponse(event=event_to_proto(event))
+
+    async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
+        run = await self._chat.run(current_caller(), identifier("run_id", request.run_id))
+        return pb.GetRunResponse(run=run_to_proto(run))
+
+    async def CancelRun(self, request: pb.CancelRunRequest, context: Context) -> pb.CancelRunResponse:
+        run = await self._chat.cancel(current_caller(), identifier("run_id", request.run_id))
+        return pb.CancelRunResponse(run=run_to_proto(run))

@@ -1,0 +1,204 @@
+"""The way every call takes before a servicer sees it, and back.
+
+errors (outermost) > request id and log > authentication > admission > servicer. There is one interceptor, so that
+this order stands in one place, `Pipeline._around`, and handlers are wrapped once for each method, not for each call.
+"""
+
+import asyncio
+import re
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, NoReturn
+from uuid import UUID
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+from google.rpc import status_pb2
+from grpc_status import rpc_status
+from structlog.contextvars import bind_contextvars, clear_contextvars
+
+from application.authentication import Authenticator
+from application.ports.clock import Clock
+from application.ports.rate_limiter import RateLimiter
+from domain.errors import ChatBackError, InvalidField, StreamsTooMany, TokenInvalid
+from domain.identity import Caller
+from entrypoints.grpc import errors
+
+PUBLIC_METHODS = frozenset(
+    {
+        "/chatback.v1.AuthService/Register",
+        "/chatback.v1.AuthService/Login",
+        "/chatback.v1.AuthService/RefreshTokens",
+        "/grpc.health.v1.Health/Check",
+        "/grpc.health.v1.Health/List",
+        "/grpc.health.v1.Health/Watch",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    }
+)
+"""All that may be called without a token; whatever is not on this list needs one."""
+UNARY_SECONDS = 30
+"""The longest a unary call may take, whatever deadline its client set."""
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Handler = grpc.RpcMethodHandler[Any, Any]
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_current_caller: ContextVar[Caller] = ContextVar("current_caller")
+log = structlog.get_logger()
+
+
+def current_caller() -> Caller:
+    """Returns who calls; servicers pass it on as the first argument. Fails in a public method."""
+    return _current_caller.get()
+
+
+@dataclass(frozen=True, slots=True)
+class Undecodable:
+    """Stands for a request whose bytes are no message of the method's type."""
+
+
+class Pipeline(grpc.aio.ServerInterceptor):
+    """Guards every method of the server in the same way."""
+
+    def __init__(self, authenticator: Authenticator, limiter: RateLimiter, clock: Clock, open_streams: int) -> None:
+        self._authenticator = authenticator
+        self._limiter = limiter
+        self._clock = clock
+        self._open_streams = open_streams
+        self._streams: Counter[UUID] = Counter()
+        self._wrapped: dict[str, Handler] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Returns the method's handler with this pipeline around it."""
+        method = handler_call_details.method
+        if method not in self._wrapped:
+            handler = await continuation(handler_call_details)
+            if handler is None:  # answered UNIMPLEMENTED, and not kept: such names are the caller's
+                return None
+            self._wrapped[method] = self._wrap(method, handler)
+        return self._wrapped[method]
+
+    def _wrap(self, method: str, handler: Handler) -> Handler:
+        if handler.request_streaming or not method.startswith("/chatback."):
+            return handler if method in PUBLIC_METHODS else _refusing(handler)
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                self._stream(method, handler.unary_stream),
+                _tolerant(handler.request_deserializer),
+                handler.response_serializer,
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            self._unary(method, handler.unary_unary),
+            _tolerant(handler.request_deserializer),
+            handler.response_serializer,
+        )
+
+    def _unary(self, method: str, behaviour: Any) -> Any:
+        async def call(request: Any, context: Context) -> Any:
+            async with self._around(method, request, context), asyncio.timeout(UNARY_SECONDS):
+                if method not in PUBLIC_METHODS:
+                    await self._limiter.admit(current_caller().user_id)
+                return await behaviour(request, context)
+
+        return call
+
+    def _stream(self, method: str, behaviour: Any) -> Any:
+        async def call(request: Any, context: Context) -> AsyncIterator[Any]:
+            async with self._around(method, request, context):
+                caller = current_caller()
+                self._admit_stream(caller)
+                try:
+                    async with aclosing(behaviour(request, context)) as responses:
+                        async for response in responses:
+                            yield response
+                finally:
+                    self._release_stream(caller)
+
+        return call
+
+    @asynccontextmanager
+    async def _around(self, method: str, request: Any, context: Context) -> AsyncIterator[None]:
+        began, code = time.perf_counter(), "OK"
+        metadata = dict(context.invocation_metadata() or ())
+        request_id = self._bind(method, metadata)
+        context.set_trailing_metadata((("x-request-id", request_id),))
+        try:
+            if method not in PUBLIC_METHODS:
+                _current_caller.set(self._authenticate(metadata))
+            if isinstance(request, Undecodable):
+                raise InvalidField("request", "is not a valid message of this method")
+            yield
+        except ChatBackError as error:
+            code = errors.code_of(error).name
+            await _abort(context, errors.status_of(error), request_id)
+        except TimeoutError:
+            code = "DEADLINE_EXCEEDED"
+            await _abort(context, errors.deadline_exceeded(), request_id)
+        except (asyncio.CancelledError, GeneratorExit):
+            code = "CANCELLED"
+            raise
+        except Exception:
+            code, incident_id = "INTERNAL", str(self._clock.new_id())
+            log.exception("call.broken", incident_id=incident_id)
+            await _abort(context, errors.internal_error(incident_id), request_id)
+        finally:
+            log.info("call", code=code, ms=round((time.perf_counter() - began) * 1e3, 2))
+
+    def _bind(self, method: str, metadata: dict[str, Any]) -> str:
+        given = metadata.get("x-request-id", "")
+        request_id = given if isinstance(given, str) and _REQUEST_ID.fullmatch(given) else str(self._clock.new_id())
+        clear_contextvars()
+        bind_contextvars(request_id=request_id, method=method)
+        return request_id
+
+    def _authenticate(self, metadata: dict[str, Any]) -> Caller:
+        scheme, _, token = str(metadata.get("authorization", "")).partition(" ")
+        if scheme.lower() != "bearer":
+            raise TokenInvalid
+        caller = self._authenticator.caller(token.strip())
+        bind_contextvars(user_id=str(caller.user_id))
+        return caller
+
+    def _admit_stream(self, caller: Caller) -> None:
+        if self._streams[caller.user_id] >= self._open_streams:
+            raise StreamsTooMany(self._open_streams)
+        self._streams[caller.user_id] += 1
+
+    def _release_stream(self, caller: Caller) -> None:
+        self._streams[caller.user_id] -= 1
+        if not self._streams[caller.user_id]:
+            del self._streams[caller.user_id]
+
+
+def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+    """Keeps grpc from answering INTERNAL with an exception's text when bytes are no message."""
+
+    def tolerant(data: bytes) -> Any:
+        with suppress(DecodeError):
+            return deserialize(data) if deserialize else data
+        return Undecodable()
+
+    return tolerant
+
+
+def _refusing(handler: Handler) -> Handler:
+    """Closes a method that nobody listed: a library's service that is new here."""
+
+    async def refuse(_: Any, context: Context) -> NoReturn:
+        await _abort(context, errors.status_of(TokenInvalid()), "")
+
+    return grpc.unary_unary_rpc_method_handler(refuse, handler.request_deserializer, handler.response_serializer)
+
+
+async def _abort(context: Context, status: status_pb2.Status, request_id: str) -> NoReturn:
+    rich = rpc_status.to_status(status)
+    await context.abort(rich.code, rich.details, (*rich.trailing_metadata, ("x-request-id", request_id)))

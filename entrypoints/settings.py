@@ -1,0 +1,115 @@
+"""All settings, read once from the environment into one frozen object.
+
+Each field is the variable CHATBACK_<NAME>; config/chatback.env.example lists them with their meaning.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AliasChoices, Field, SecretStr, StringConstraints, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Environment(StrEnum):
+    """Development opens registration and reflection and needs no secret; production does not."""
+
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+class SettingsError(Exception):
+    """A setting is wrong or missing; the text names the variable and never prints its value."""
+
+
+class Settings(BaseSettings):
+    """What the operator chose; defaults serve one developer on one machine."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CHATBACK_", env_file="config/chatback.env", frozen=True, extra="ignore", env_ignore_empty=True
+    )
+
+    environment: Environment = Environment.PRODUCTION
+    data_dir: Path = Path(".chatback")
+    secret_key: SecretStr | None = Field(default=None, min_length=32)
+    operator_email: str = "operator@localhost"
+    registration_open: bool | None = None
+
+    grpc_host: str = "127.0.0.1"
+    grpc_port: int = Field(default=50051, ge=0, le=65535)
+    reflection: bool | None = None
+    max_request_mb: int = Field(default=4, ge=1, le=64)
+    drain_seconds: float = Field(default=10, ge=0, le=3600)
+
+    database_url: SecretStr | None = None
+    database_pool_size: int = Field(default=10, ge=2, le=1000)
+    database_timeout_seconds: float = Field(default=10, gt=0, le=300)
+    redis_url: SecretStr | None = None
+
+    openai_api_key: SecretStr | None = Field(
+        default=None, validation_alias=AliasChoices("CHATBACK_OPENAI_API_KEY", "OPENAI_API_KEY")
+    )
+    openai_base_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+")] | None = None
+    chat_model: Annotated[str, StringConstraints(pattern=r"[^\s,]")] = "gpt-4.1-mini"
+    context_tokens: int = Field(default=32_768, ge=512, le=10_000_000)
+    model_connect_seconds: float = Field(default=5, gt=0, le=300)
+    model_first_token_seconds: float = Field(default=30, gt=0, le=3600)
+    model_gap_seconds: float = Field(default=20, gt=0, le=3600)
+
+    access_token_minutes: float = Field(default=10, ge=1, le=60)
+    refresh_token_days: float = Field(default=30, gt=0, le=400)
+    password_hash_cost: int = Field(default=12, ge=4, le=16)
+
+    calls_per_second: float = Field(default=200, gt=0)
+    calls_burst: int = Field(default=2000, ge=1)
+    open_streams: int = Field(default=2000, ge=1)
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"
+
+    @model_validator(mode="after")
+    def _needs_a_secret_in_production(self) -> Self:
+        if not self.is_development and self.secret_key is None:
+            raise ValueError("CHATBACK_SECRET_KEY is needed in production: at least 32 random characters")
+        return self
+
+    @property
+    def is_development(self) -> bool:
+        """Says whether unsealed keys, open registration and reflection are the default."""
+        return self.environment is Environment.DEVELOPMENT
+
+    @property
+    def opens_registration(self) -> bool:
+        """Says whether anyone may register: by default in development only."""
+        return self.is_development if self.registration_open is None else self.registration_open
+
+    @property
+    def serves_reflection(self) -> bool:
+        """Says whether the contract can be read from the port: by default in development only."""
+        return self.is_development if self.reflection is None else self.reflection
+
+    @property
+    def chat_models(self) -> tuple[str, ...]:
+        """The configured models, the default first."""
+        return tuple(name.strip() for name in self.chat_model.split(",") if name.strip())
+
+    @property
+    def uses_openai(self) -> bool:
+        """Says whether a language model is configured; without one the extractive model answers."""
+        return self.openai_api_key is not None or self.openai_base_url is not None
+
+
+def read_settings() -> Settings:
+    """Returns the settings of the environment and config/chatback.env. Raises SettingsError with one line for each."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError("; ".join(_complaint(detail["loc"], detail["msg"]) for detail in error.errors())) from None
+
+
+def _complaint(place: tuple[int | str, ...], message: str) -> str:
+    if not place:
+        return message.removeprefix("Value error, ")
+    name = str(place[0]).upper()
+    variable = name if name.startswith("CHATBACK_") else f"CHATBACK_{name}"
+    return f"{variable}: {message[0].lower()}{message[1:]}"

@@ -68,7 +68,7 @@ class Chat:
             return await work.runs.get(run_id, caller)
 
     async def cancel(self, caller: Caller, run_id: UUID) -> Run:
-        """Stops a run and returns it, ended if this replica makes it; ended ones stay as they are. Raises RunNotFound."""
+        """Stops a run, unless it has ended, and returns it: ended, if this replica makes it. Raises RunNotFound."""
         async with self.unit_of_work() as work:
             run = await work.runs.request_cancel(run_id, caller)
             await work.commit()

@@ -2,25 +2,15 @@
 
 import argparse
 import asyncio
-import os
 import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
-from pydantic import SecretStr
-
-from entrypoints.settings import Settings, SettingsError, read_settings
-
-if TYPE_CHECKING:
-    from entrypoints.server import Addresses
-
-
-class MigrationError(Exception):
-    """The schema is not what this program needs."""
+from domain.errors import ChatBackError
+from entrypoints.errors import OperatorError
+from entrypoints.settings import Settings, read_settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,9 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(parsed.command(read_settings(), parsed))
     except KeyboardInterrupt:
         return 130
-    except Exception as error:
-        if not isinstance(error, (*_expected_errors(), OSError)):
-            raise
+    except (ChatBackError, OperatorError, OSError) as error:
         _say(str(error))
         return 1
 
@@ -41,6 +29,7 @@ def api(settings: Settings, _: argparse.Namespace) -> int:
     """Serves until Ctrl-C or SIGTERM."""
     import uvloop
 
+    from entrypoints.backing_servers import backing_servers, ensure_schema
     from entrypoints.greeting import greeting
     from entrypoints.logs import configure_logs
     from entrypoints.operator import load_or_create_operator
@@ -49,10 +38,8 @@ def api(settings: Settings, _: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, _as_interrupt)
     configure_logs(settings.log_level, settings.log_format)
     check_port_is_free(settings.grpc_host, settings.grpc_port)
-    with _servers(settings) as (addresses, child_died):
-        if asyncio.run(_is_behind(addresses.database_url)):
-            _say("bringing the database to the newest schema")
-            _migrate_in_a_child(addresses.database_url)
+    with backing_servers(settings, say=_say) as (addresses, child_died):
+        ensure_schema(addresses.database_url, say=_say)
         operator = load_or_create_operator(settings.data_dir, settings.operator_email)
         uvloop.run(
             serve(
@@ -69,8 +56,9 @@ def api(settings: Settings, _: argparse.Namespace) -> int:
 def migrate(settings: Settings, _: argparse.Namespace) -> int:
     """Brings the database to the newest schema; harmless when it is there, and when several do it at once."""
     from adapters.postgres.migrate import migrate as upgrade
+    from entrypoints.backing_servers import backing_servers
 
-    with _servers(settings, valkey=False) as (addresses, _died):
+    with backing_servers(settings, valkey=False, say=_say) as (addresses, _died):
         asyncio.run(upgrade(addresses.database_url))
     _say("the database has the newest schema")
     return 0
@@ -104,58 +92,6 @@ def _parser() -> argparse.ArgumentParser:
         if command is chat:
             sub.add_argument("--conversation", help="the id of a conversation to go on with (default: a new one)")
     return parser
-
-
-@contextmanager
-def _servers(settings: Settings, *, valkey: bool = True) -> Iterator[tuple["Addresses", Callable[[], str | None]]]:
-    """Yields where PostgreSQL and Valkey are: the configured ones, or embedded ones for each that is not."""
-    from entrypoints.embedded import embedded_servers
-    from entrypoints.server import Addresses
-
-    needs_postgres, needs_valkey = settings.database_url is None, valkey and settings.redis_url is None
-    if not needs_postgres and not needs_valkey:
-        yield Addresses(_url(settings.database_url), _url(settings.redis_url)), lambda: None
-        return
-    with embedded_servers(settings.data_dir, postgres=needs_postgres, valkey=needs_valkey, say=_say) as embedded:
-        yield (
-            Addresses(
-                _url(settings.database_url) or embedded.database_url or "",
-                _url(settings.redis_url) or embedded.redis_url or "",
-            ),
-            embedded.died,
-        )
-
-
-async def _is_behind(database_url: str) -> bool:
-    from adapters.postgres.migrate import current_and_head
-
-    current, head = await current_and_head(database_url)
-    return current != head
-
-
-def _migrate_in_a_child(database_url: str) -> None:
-    """Keeps the migration tool, 40 MB that are needed once, out of the process that serves."""
-    environment = {**os.environ, "CHATBACK_DATABASE_URL": database_url}
-    done = subprocess.run(
-        [sys.executable, "-m", "entrypoints.cli", "migrate"], env=environment, check=False, stdout=subprocess.DEVNULL
-    )
-    if done.returncode:
-        raise MigrationError("the database could not be brought to the newest schema; the lines above say why")
-
-
-def _expected_errors() -> tuple[type[Exception], ...]:
-    """Names the errors that are the surroundings' fault; loaded late because most commands need few of them."""
-    from adapters.security.key_ring import KeyRingError
-    from domain.errors import ChatBackError
-    from entrypoints.embedded import EmbeddedError
-    from entrypoints.server import ServerError
-    from entrypoints.terminal.sign_in import TerminalError
-
-    return ChatBackError, EmbeddedError, KeyRingError, MigrationError, ServerError, SettingsError, TerminalError
-
-
-def _url(secret: SecretStr | None) -> str:
-    return secret.get_secret_value() if secret else ""
 
 
 def _say(line: str) -> None:

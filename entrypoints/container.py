@@ -74,22 +74,33 @@ class Container(DeclarativeContainer):
     catalog = providers.Singleton(model_catalog, settings)
 
     hub = providers.Singleton(Hub)
-    engine = providers.Singleton(RunEngine, model, catalog, unit_of_work, run_log, replicas, hub, clock)
+    engine = providers.Singleton(
+        RunEngine,
+        model=model,
+        catalog=catalog,
+        unit_of_work=unit_of_work,
+        run_log=run_log,
+        replicas=replicas,
+        hub=hub,
+        clock=clock,
+    )
     access_lifetime = providers.Singleton(timedelta, minutes=settings.provided.access_token_minutes)
     refresh_lifetime = providers.Singleton(timedelta, days=settings.provided.refresh_token_days)
-    ended = providers.Singleton(EndedSessions, unit_of_work, clock, access_lifetime)
-    authenticator = providers.Singleton(Authenticator, signer, ended, clock)
+    ended = providers.Singleton(EndedSessions, unit_of_work=unit_of_work, clock=clock, access_lifetime=access_lifetime)
+    authenticator = providers.Singleton(Authenticator, signer=signer, ended=ended, clock=clock)
     accounts = providers.Singleton(
         Accounts,
-        unit_of_work,
-        hasher,
-        signer,
-        clock,
-        ended,
-        settings.provided.opens_registration,
-        access_lifetime,
-        refresh_lifetime,
+        unit_of_work=unit_of_work,
+        hasher=hasher,
+        signer=signer,
+        clock=clock,
+        ended=ended,
+        registration_open=settings.provided.opens_registration,
+        access_lifetime=access_lifetime,
+        refresh_lifetime=refresh_lifetime,
     )
-    conversations = providers.Singleton(Conversations, unit_of_work, engine, signer, clock)
-    chat = providers.Singleton(Chat, unit_of_work, engine, hub, catalog, clock)
-    housekeeping = providers.Singleton(Housekeeping, unit_of_work, clock)
+    conversations = providers.Singleton(
+        Conversations, unit_of_work=unit_of_work, engine=engine, signer=signer, clock=clock
+    )
+    chat = providers.Singleton(Chat, unit_of_work=unit_of_work, engine=engine, hub=hub, catalog=catalog, clock=clock)
+    housekeeping = providers.Singleton(Housekeeping, unit_of_work=unit_of_work, clock=clock)

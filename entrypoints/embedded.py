@@ -181,7 +181,19 @@ def _start_postgres(folder: Path, sockets: Path, say: Callable[[str], None]) -> 
     options = {**POSTGRES_SETTINGS, "unix_socket_directories": str(sockets)}
     words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
     pid_file = data / "postmaster.pid"
+    _mark_as_stale(pid_file)
     return start([_postgres_tool("postgres"), "-D", str(data), *words], log, lambda pid: _reports_ready(pid_file, pid))
+
+
+def _mark_as_stale(pid_file: Path) -> None:
+    """Tells PostgreSQL that the process named in a leftover pid file is not a server.
+
+    It may be a zombie, or since a power cut anyone's, and PostgreSQL would refuse to start for its sake. A parent's id
+    it knows to ignore, but it still looks whether the old server's shared memory is in use.
+    """
+    if pid_file.exists():
+        _, _, rest = pid_file.read_text().partition("\n")
+        pid_file.write_text(f"{os.getpid()}\n{rest}")
 
 
 def _make_database(data: Path, log: Path) -> None:

@@ -14,12 +14,19 @@ SHARED: list[Processor] = [
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
 
+FRAMES_ALONE = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+"""Renders exceptions without local variables: those hold tokens and users' words."""
+
 
 def configure_logs(level: str, style: str) -> None:
     """Sends our own log and that of libraries (from warnings on) to standard error."""
     in_terminal = style == "console" or (style == "auto" and sys.stderr.isatty())
-    renderer: Processor = structlog.dev.ConsoleRenderer() if in_terminal else structlog.processors.JSONRenderer(_json)
-    failures: list[Processor] = [] if in_terminal else [structlog.processors.dict_tracebacks]
+    renderer: Processor = (
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if in_terminal
+        else structlog.processors.JSONRenderer(_json)
+    )
+    failures: list[Processor] = [] if in_terminal else [FRAMES_ALONE]
     structlog.configure(
         processors=[*SHARED, *failures, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 import structlog
 from dependency_injector import providers
 
-from adapters.postgres.keys import load_or_create_key, replace_key
-from adapters.postgres.pool import open_pool
+from adapters.postgres import keys as stored_keys
+from adapters.postgres.pool import Pool, open_pool
 from adapters.redis.client import connect
-from adapters.security.key_ring import open_key_ring
+from adapters.security.key_ring import KeyRing, KeyRingError, open_key_ring
 from domain.errors import DatabaseUnavailable, Unavailable
+from entrypoints.backing_servers import Addresses
 from entrypoints.container import Container
+from entrypoints.errors import OperatorError
 from entrypoints.grpc.auth import AuthServicer
 from entrypoints.grpc.chat import ChatServicer
 from entrypoints.grpc.conversations import ConversationServicer
@@ -31,16 +33,8 @@ GOODBYE_SECONDS = 2
 log = structlog.get_logger()
 
 
-class ServerError(Exception):
+class ServerError(OperatorError):
     """Why the service can't be served; one line for the operator."""
-
-
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """Where what the service needs listens."""
-
-    database_url: str
-    redis_url: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +97,25 @@ async def _open(settings: Settings, addresses: Addresses, stack: AsyncExitStack)
     stack.push_async_callback(pool.close)
     redis = connect(addresses.redis_url)
     stack.push_async_callback(redis.aclose)
-    secret = settings.secret_key.get_secret_value() if settings.secret_key else None
-    keys = await open_key_ring(
-        secret,
-        lambda name, make: load_or_create_key(pool, name, make),
-        lambda name, value: replace_key(pool, name, value),
-    )
+    keys = await _open_keys(pool, settings)
     container = Container(
         settings=settings, pool=providers.Object(pool), redis=providers.Object(redis), keys=providers.Object(keys)
     )
     stack.callback(container.hasher().close)
     stack.push_async_callback(container.model().close)
     return container
+
+
+async def _open_keys(pool: Pool, settings: Settings) -> KeyRing:
+    secret = settings.secret_key.get_secret_value() if settings.secret_key else None
+    try:
+        return await open_key_ring(
+            secret,
+            lambda name, make: stored_keys.load_or_create(pool, name, make),
+            lambda name, value: stored_keys.replace(pool, name, value),
+        )
+    except KeyRingError as error:
+        raise ServerError(str(error)) from None
 
 
 @asynccontextmanager

@@ -15,13 +15,15 @@ from pathlib import Path
 
 import psutil
 
+from entrypoints.errors import OperatorError
+
 START_SECONDS = 120.0  # a crash recovery may take long; a server that died is noticed at once
 STOP_SECONDS = 30.0
 POLL_SECONDS = 0.01
 LOG_BYTES = 10_000_000  # a log past this is begun anew at the next start
 
 
-class EmbeddedError(Exception):
+class EmbeddedError(OperatorError):
     """Says in one line, for the person who started the service, why an embedded server is not there."""
 
 

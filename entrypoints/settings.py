@@ -10,6 +10,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AliasChoices, Field, SecretStr, StringConstraints, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from entrypoints.errors import OperatorError
+
 
 class Environment(StrEnum):
     """Development opens registration and reflection and needs no secret; production does not."""
@@ -18,7 +20,7 @@ class Environment(StrEnum):
     PRODUCTION = "production"
 
 
-class SettingsError(Exception):
+class SettingsError(OperatorError):
     """A setting is wrong or missing; the text names the variable and never prints its value."""
 
 

@@ -16,7 +16,7 @@ class RunLog(Protocol):
     async def append(self, replica_id: UUID, events: Sequence[RunEvent]) -> bool:
         """Commits the events; False if the replica is fenced, then nothing is written.
 
-        Raises DatabaseUnavailable (outcome unknown: repeat unchanged), or InvalidInput for content the database refuses.
+        Raises DatabaseUnavailable (outcome unknown: repeat unchanged), or InvalidInput for content it refuses.
         """
         ...
 

@@ -1,17 +1,11 @@
 """AuthService over gRPC."""
 
-from typing import Any
-
-import grpc
-
 from application.accounts import Accounts
 from chatback.v1 import auth_service_pb2 as pb
 from chatback.v1 import auth_service_pb2_grpc
 from domain.identity import Registration
 from entrypoints.grpc.mapping import tokens_to_proto, user_to_proto
-from entrypoints.grpc.pipeline import current_caller
-
-Context = grpc.aio.ServicerContext[Any, Any]
+from entrypoints.grpc.pipeline import Context, current_caller
 
 
 class AuthServicer(auth_service_pb2_grpc.AuthServiceServicer):

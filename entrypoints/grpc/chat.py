@@ -2,18 +2,13 @@
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any
-
-import grpc
 
 from application.chat import Chat
 from chatback.v1 import chat_service_pb2 as pb
 from chatback.v1 import chat_service_pb2_grpc
 from domain.bounds import identifier, number
 from entrypoints.grpc.mapping import event_to_proto, question, run_to_proto
-from entrypoints.grpc.pipeline import current_caller
-
-Context = grpc.aio.ServicerContext[Any, Any]
+from entrypoints.grpc.pipeline import Context, current_caller
 
 
 class ChatServicer(chat_service_pb2_grpc.ChatServiceServicer):

@@ -1,9 +1,5 @@
 """ConversationService over gRPC."""
 
-from typing import Any
-
-import grpc
-
 from application.conversations import Conversations
 from chatback.v1 import conversation_service_pb2 as pb
 from chatback.v1 import conversation_service_pb2_grpc
@@ -15,9 +11,7 @@ from entrypoints.grpc.mapping import (
     digest,
     message_to_proto,
 )
-from entrypoints.grpc.pipeline import current_caller
-
-Context = grpc.aio.ServicerContext[Any, Any]
+from entrypoints.grpc.pipeline import Context, current_caller
 
 
 class ConversationServicer(conversation_service_pb2_grpc.ConversationServiceServicer):

@@ -1,15 +1,10 @@
 """ModelService over gRPC."""
 
-from typing import Any
-
-import grpc
-
 from chatback.v1 import model_service_pb2 as pb
 from chatback.v1 import model_service_pb2_grpc
 from domain.model import ModelCatalog
 from entrypoints.grpc.mapping import model_to_proto
-
-Context = grpc.aio.ServicerContext[Any, Any]
+from entrypoints.grpc.pipeline import Context
 
 
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):

@@ -4,6 +4,8 @@ errors (outermost) > request id and log > authentication > admission > servicer.
 this order stands in one place, `Pipeline._around`, and handlers are wrapped once for each method, not for each call.
 """
 
+from __future__ import annotations
+
 import asyncio
 import re
 import time
@@ -12,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 from uuid import UUID
 
 import grpc
@@ -46,7 +48,7 @@ UNARY_SECONDS = 30
 """The longest a unary call may take, whatever deadline its client set."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Handler = grpc.RpcMethodHandler[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _current_caller: ContextVar[Caller] = ContextVar("current_caller")
 log = structlog.get_logger()
@@ -134,8 +136,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         try:
             if method not in PUBLIC_METHODS:
                 _current_caller.set(self._authenticate(metadata))
-            if isinstance(request, Undecodable):
-                raise InvalidField("request", "is not a valid message of this method")
+            _check_decodable(request)
             yield
         except ChatBackError as error:
             code = errors.code_of(error).name
@@ -177,6 +178,11 @@ class Pipeline(grpc.aio.ServerInterceptor):
         self._streams[caller.user_id] -= 1
         if not self._streams[caller.user_id]:
             del self._streams[caller.user_id]
+
+
+def _check_decodable(request: Any) -> None:
+    if isinstance(request, Undecodable):
+        raise InvalidField("request", "is not a valid message of this method")
 
 
 def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:

@@ -1,0 +1,48 @@
+"""Statements on one connection."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from asyncpg import Record
+from asyncpg.pool import PoolConnectionProxy
+
+from adapters.postgres.errors import translated
+
+
+class Connection:
+    """Runs SQL and raises domain errors alone, as `adapters.postgres.errors` lists them."""
+
+    __slots__ = ("_driver",)
+
+    def __init__(self, driver: PoolConnectionProxy) -> None:
+        self._driver = driver
+
+    async def rows(self, sql: str, *arguments: object) -> list[Record]:
+        """Returns all rows."""
+        with translated():
+            return await self._driver.fetch(sql, *arguments)
+
+    async def row(self, sql: str, *arguments: object) -> Record | None:
+        """Returns the first row, if there is one."""
+        with translated():
+            return await self._driver.fetchrow(sql, *arguments)
+
+    async def value(self, sql: str, *arguments: object) -> Any:
+        """Returns the first column of the first row, None where there is no row."""
+        with translated():
+            return await self._driver.fetchval(sql, *arguments)
+
+    async def run(self, sql: str, *arguments: object) -> str:
+        """Returns the command tag, such as `UPDATE 1`."""
+        with translated():
+            return await self._driver.execute(sql, *arguments)
+
+    async def run_for_each(self, sql: str, arguments: Iterable[Sequence[object]]) -> None:
+        """Runs the statement once per entry, all in one round trip and all or none."""
+        with translated():
+            await self._driver.executemany(sql, arguments)
+
+    @property
+    def in_transaction(self) -> bool:
+        """Says whether a transaction is open, be it a failed one."""
+        return not self._driver.is_closed() and self._driver.is_in_transaction()

@@ -1,0 +1,68 @@
+"""Where PostgreSQL and Valkey are, and the schema in the database."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pydantic import SecretStr
+
+from adapters.postgres.migrate import current_and_head
+from entrypoints.embedded import embedded_servers
+from entrypoints.errors import OperatorError
+from entrypoints.settings import Settings
+
+MIGRATE = "import asyncio, os; from adapters.postgres.migrate import migrate; asyncio.run(migrate(os.environ['URL']))"
+
+
+class MigrationError(OperatorError):
+    """The schema is not what this program needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where what the service needs listens."""
+
+    database_url: str
+    redis_url: str
+
+
+@contextmanager
+def backing_servers(
+    settings: Settings, *, valkey: bool = True, say: Callable[[str], None]
+) -> Iterator[tuple[Addresses, Callable[[], str | None]]]:
+    """Yields the configured servers, with embedded ones in place of those that are not configured.
+
+    With them comes a function that says in one line which embedded server has died, None while all live.
+    """
+    needs_postgres, needs_valkey = settings.database_url is None, valkey and settings.redis_url is None
+    database_url, redis_url = _revealed(settings.database_url), _revealed(settings.redis_url)
+    if not needs_postgres and not needs_valkey:
+        yield Addresses(database_url, redis_url), lambda: None
+        return
+    with embedded_servers(settings.data_dir, postgres=needs_postgres, valkey=needs_valkey, say=say) as embedded:
+        yield (
+            Addresses(database_url or embedded.database_url or "", redis_url or embedded.redis_url or ""),
+            embedded.died,
+        )
+
+
+def ensure_schema(database_url: str, *, say: Callable[[str], None]) -> None:
+    """Brings the database to the newest schema if it is behind. Raises MigrationError, DatabaseUnavailable.
+
+    The tool that does it, 40 MB that are needed once, stays out of the process that serves.
+    """
+    current, head = asyncio.run(current_and_head(database_url))
+    if current == head:
+        return
+    say("bringing the database to the newest schema")
+    done = subprocess.run([sys.executable, "-c", MIGRATE], env={**os.environ, "URL": database_url}, check=False)
+    if done.returncode:
+        raise MigrationError("the database could not be brought to the newest schema; the lines above say why")
+
+
+def _revealed(secret: SecretStr | None) -> str:
+    return secret.get_secret_value() if secret else ""

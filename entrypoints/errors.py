@@ -1,0 +1,5 @@
+"""What keeps a command from its work and only the person at the terminal can mend."""
+
+
+class OperatorError(Exception):
+    """One line that says what is wrong and how to mend it; never a secret's value."""

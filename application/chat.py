@@ -101,7 +101,7 @@ class Chat:
 
         Returns the run of an earlier equal call instead where there is one.
         """
-        run_id, now = self.clock.new_id(), self.clock.now()
+        run_id, now, owner = self.clock.new_id(), self.clock.now(), self.engine.replica_id
         async with self.unit_of_work() as work:
             if question.request_id:
                 earlier = await work.requests.claim(caller, question.request_id, question.digest, run_id, now)
@@ -111,13 +111,13 @@ class Chat:
             parent = await self._parent(work, conversation, question)
             begun = self._compose(conversation, parent, question, run_id, model)
             await work.messages.add(caller.workspace_id, begun.question, begun.answer)
-            await work.runs.add(begun.run, self.engine.replica_id, begun.started)
+            await work.runs.add(begun.run, owner, begun.started)
             await work.conversations.save(
                 replace(conversation, leaf_message_id=begun.answer.message_id, update_time=now)
             )
             await work.commit()
         subscription = self.hub.subscribe(run_id)
-        self.engine.start(begun.run, begun.answer, begun.question.message_id)
+        self.engine.start(begun.run, owner, begun.answer, begun.question.message_id)
         return begun.run, begun.started, subscription
 
     async def _parent(self, work: UnitOfWork, conversation: Conversation, question: Question) -> Message | None:

@@ -100,8 +100,13 @@ class RunEngine:
         if self._draining:
             raise ReplicaDraining
 
-    def start(self, run: Run, message: Message, parent_message_id: UUID) -> None:
-        """Generates the answer to a run that is in the log with its `started` event."""
+    def start(self, run: Run, owner: UUID, message: Message, parent_message_id: UUID) -> None:
+        """Generates the answer to a run that is in the log with its `started` event.
+
+        Does nothing if this replica was fenced since the run got its owner: then it is an orphan like others.
+        """
+        if owner != self.replica_id:
+            return
         generation = Generation(self._writer, self._writer.open(run, message), parent_message_id)
         self._generations[run.run_id] = generation
         generation.task = asyncio.create_task(self._make(generation), name=f"run {run.run_id}")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 
 from adapters.postgres.migrate import current_and_head
+from domain.errors import DatabaseUnavailable
 from entrypoints.embedded import embedded_servers
 from entrypoints.errors import OperatorError
 from entrypoints.settings import Settings
@@ -51,11 +52,14 @@ def backing_servers(
 
 
 def ensure_schema(database_url: str, *, say: Callable[[str], None]) -> None:
-    """Brings the database to the newest schema if it is behind. Raises MigrationError, DatabaseUnavailable.
+    """Brings the database to the newest schema if it is behind. Raises MigrationError.
 
     The tool that does it, 40 MB that are needed once, stays out of the process that serves.
     """
-    current, head = asyncio.run(current_and_head(database_url))
+    try:
+        current, head = asyncio.run(current_and_head(database_url))
+    except DatabaseUnavailable:
+        raise MigrationError("the database does not answer; check CHATBACK_DATABASE_URL") from None
     if current == head:
         return
     say("bringing the database to the newest schema")

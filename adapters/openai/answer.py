@@ -4,7 +4,7 @@ import asyncio
 
 import aiohttp
 
-from adapters.openai.errors import Refusal, model_error
+from adapters.openai.errors import EndpointError, model_error
 from adapters.openai.sse import StreamDecoder
 from application.ports.chat_model import Finish
 from domain.conversation import Usage
@@ -70,22 +70,19 @@ class Answer:
 
     async def _read_text(self) -> str:
         events = self._decoder.events
-        data = await self._read()
+        self._waiting = True
+        try:
+            data = await self._response.content.readany()
+        except (aiohttp.ClientError, OSError) as failure:
+            if self._decoder.finish_reason is None:
+                raise self._failure() from failure
+            data = b""
+        finally:
+            self._waiting = False
         text = self._decoder.feed(data) if data else self._decoder.close()
         if not text and self._decoder.events > events:
             self._expiry = max(self._expiry, self._loop.time() + self._gap)
         return text
-
-    async def _read(self) -> bytes:
-        self._waiting = True
-        try:
-            return await self._response.content.readany()
-        except (aiohttp.ClientError, OSError) as failure:
-            if self._decoder.finish_reason is None:
-                raise self._failure() from failure
-            return b""
-        finally:
-            self._waiting = False
 
     def _failure(self) -> ModelError:
         if self._stalled:
@@ -99,7 +96,7 @@ class Answer:
                           Usage(usage.prompt_tokens, usage.completion_tokens))
         if self._decoder.error is None:
             raise ModelStreamBroken
-        refusal = Refusal(200, self._decoder.error)
+        refusal = EndpointError(200, self._decoder.error)
         error = model_error(refusal, self._model)
         raise ModelStreamBroken if self._spoken and isinstance(error, ModelUnavailable) else error from refusal
 

@@ -62,7 +62,7 @@ def error_from(payload: bytes) -> Chunk:
 
 
 def document(payload: bytes) -> Any:
-    """Returns a JSON document, reading past broken UTF-8 and bare control characters. Raises ValueError if it is none."""
+    """Returns a JSON document, past broken UTF-8 and bare control characters. Raises ValueError where it is none."""
     try:
         return json.loads(payload.decode("utf-8", "replace"), strict=False)
     except RecursionError:

@@ -35,7 +35,7 @@ _STATUS = {
 _KEY = re.compile(r"\b(sk|key)-[\w*-]+")
 
 
-class Refusal(Exception):
+class EndpointError(Exception):
     """An endpoint's own word, from a response's status and body or an event of the stream: for logs, not for callers.
 
     `retry_after` is in seconds; None where the same request has no chance.
@@ -52,7 +52,7 @@ class Refusal(Exception):
         return self.status in _RETRIED and said.get("code") != "insufficient_quota"
 
 
-def model_error(refusal: Refusal, model: str) -> ModelError:
+def model_error(refusal: EndpointError, model: str) -> ModelError:
     """Returns what callers are told of a refusal."""
     match refusal.status:
         case 401 | 403:
@@ -68,7 +68,7 @@ def model_error(refusal: Refusal, model: str) -> ModelError:
 
 def retry_delay(error: ModelError) -> float | None:
     """Returns how many seconds to wait before trying again; None where that is hopeless or too long to wait for."""
-    if not isinstance(error.__cause__, Refusal):
+    if not isinstance(error.__cause__, EndpointError):
         return RETRY_SECONDS
     wait = error.__cause__.retry_after
     return wait if wait is not None and wait <= RETRY_LIMIT_SECONDS else None

@@ -40,9 +40,13 @@ class StreamDecoder:
         self._rest = data[end + 1:]
         if end >= 0:
             for line in data[:end].split(b"\n"):
-                self._line(line)
-        self._check_length(self._rest)
-        return self._new_text()
+                if line.startswith(b"data: {") and not self._partial:
+                    self._event(line[6:])
+                else:
+                    self._line(line)
+        if self._rest:
+            self._check_length(self._rest)
+        return self._new_text() if self._text else ""
 
     def close(self) -> str:
         """Takes the end of the response; returns the text in a last line that has no end of its own."""
@@ -54,15 +58,10 @@ class StreamDecoder:
         return self._new_text()
 
     def _line(self, line: bytes) -> None:
-        if self.ended:
-            return
-        self._check_length(line)
-        if not line:
-            self._end_event()
-        elif line.startswith(b"data: {") and not self._partial:
-            self._event(line[6:])
-        else:
+        if line:
             self._field(line.removeprefix(_BYTE_ORDER_MARK))
+        elif self._partial or self._name:
+            self._end_event()
 
     def _field(self, line: bytes) -> None:
         name, _, value = line.partition(b":")
@@ -81,15 +80,16 @@ class StreamDecoder:
 
     def _event(self, payload: bytes) -> None:
         """Takes an event's data; what is no JSON document yet may go on in the event's next line."""
-        if payload.rstrip() == b"[DONE]":
-            self.ended = True
+        self._check_length(payload)
+        if self.ended:
             return
         try:
-            chunk = error_from(payload) if self._name == b"error" else chunk_from(payload)
+            self._chunk(error_from(payload) if self._name == b"error" else chunk_from(payload))
         except ValueError:
-            self._partial += payload
-        else:
-            self._chunk(chunk)
+            if payload.rstrip() == b"[DONE]":
+                self.ended = True
+            else:
+                self._partial += payload
 
     def _end_event(self) -> None:
         if self._partial:

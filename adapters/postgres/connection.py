@@ -1,12 +1,14 @@
 """Statements on one connection."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from asyncpg import Record
 from asyncpg.pool import PoolConnectionProxy
 
 from adapters.postgres.errors import translated
+from domain.errors import DatabaseUnavailable
 
 
 class Connection:
@@ -42,7 +44,8 @@ class Connection:
         with translated():
             await self._driver.executemany(sql, arguments)
 
-    @property
-    def in_transaction(self) -> bool:
-        """Says whether a transaction is open, be it a failed one."""
-        return not self._driver.is_closed() and self._driver.is_in_transaction()
+    async def roll_back(self) -> None:
+        """Undoes an open transaction, if there is one; that of a lost connection is undone by the server."""
+        with suppress(DatabaseUnavailable), translated():
+            if self._driver.is_in_transaction():
+                await self._driver.execute("ROLLBACK")

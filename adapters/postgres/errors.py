@@ -23,6 +23,8 @@ _UNAVAILABLE = (
     asyncpg.InvalidCachedStatementError,
     asyncpg.OutdatedSchemaCacheError,
 )
+# The pool takes back a connection that was cut, even from under its user.
+_SIGNS_OF_LOSS = ("is closed", "is closing", "is cancelling", "released back to the pool")
 _REFUSED = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
 
 
@@ -48,4 +50,4 @@ def translated() -> Iterator[None]:
 
 def _lost(error: asyncpg.InterfaceError) -> bool:
     """Says whether the connection is gone: the driver raises the same class for that and for misuse."""
-    return any(sign in str(error) for sign in ("is closed", "is closing", "is cancelling"))
+    return any(sign in str(error) for sign in _SIGNS_OF_LOSS)

@@ -1,7 +1,7 @@
 """Transactions on PostgreSQL."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from adapters.postgres.connection import Connection
 from adapters.postgres.conversations import PostgresConversations
@@ -13,7 +13,6 @@ from adapters.postgres.sessions import PostgresSessions
 from adapters.postgres.users import PostgresUsers
 from application.ports.repositories import Conversations, Messages, Requests, Runs, Sessions, Users
 from application.ports.unit_of_work import UnitOfWork, UnitOfWorkFactory
-from domain.errors import DatabaseUnavailable
 
 
 class PostgresUnitOfWork(UnitOfWork):
@@ -47,16 +46,9 @@ class PostgresUnitOfWorkFactory(UnitOfWorkFactory):
             try:
                 yield PostgresUnitOfWork(connection)
             finally:
-                await _roll_back(connection)
+                await connection.roll_back()
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[UnitOfWork]:
         async with self._pool.connection() as connection:
             yield PostgresUnitOfWork(connection)
-
-
-async def _roll_back(connection: Connection) -> None:
-    """Undoes what was not committed; a connection that cannot do so any more is lost, and the server does it."""
-    if connection.in_transaction:
-        with suppress(DatabaseUnavailable):
-            await connection.run("ROLLBACK")

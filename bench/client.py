@@ -1,0 +1,99 @@
+"""A client that believes nothing: what it is sent has to be exactly what the model said."""
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Self
+from uuid import uuid4
+
+import grpc
+
+from chatback.v1.auth_service_pb2 import LoginRequest, RegisterRequest
+from chatback.v1.auth_service_pb2_grpc import AuthServiceStub
+from chatback.v1.chat_service_pb2 import SendMessageRequest
+from chatback.v1.chat_service_pb2_grpc import ChatServiceStub
+from chatback.v1.conversation_service_pb2 import CreateConversationRequest, GetConversationRequest
+from chatback.v1.conversation_service_pb2_grpc import ConversationServiceStub
+from chatback.v1.run_pb2 import RunEvent
+
+CALL_SECONDS = 30.0
+ANSWER_SECONDS = 120.0
+GET = "/chatback.v1.ConversationService/GetConversation"
+
+
+class WrongAnswerError(Exception):
+    """The service lost, repeated or mixed up something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A signed-in user on one channel."""
+
+    channel: grpc.aio.Channel
+    metadata: tuple[tuple[str, str], ...]
+
+    @classmethod
+    async def sign_up(cls, channel: grpc.aio.Channel) -> Self:
+        """Registers somebody new and signs in."""
+        auth = AuthServiceStub(channel)
+        email, password = f"{uuid4()}@bench.example", str(uuid4())
+        await auth.Register(RegisterRequest(email=email, password=password), timeout=CALL_SECONDS)
+        login = await auth.Login(LoginRequest(email=email, password=password), timeout=CALL_SECONDS)
+        return cls(channel, (("authorization", f"Bearer {login.tokens.access_token}"),))
+
+    async def new_conversation(self) -> str:
+        """Returns the id of a conversation made now."""
+        made = await ConversationServiceStub(self.channel).CreateConversation(
+            CreateConversationRequest(title="Measured"), metadata=self.metadata, timeout=CALL_SECONDS
+        )
+        return made.conversation.conversation_id
+
+    async def get_many(self, conversation_id: str, until: float) -> int:
+        """Gets the conversation again and again until that moment of perf_counter and returns how often it did.
+
+        Responses stay bytes, which is the least that a client can cost; all must be the same.
+        """
+        get: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self.channel.unary_unary(GET)
+        request = GetConversationRequest(conversation_id=conversation_id).SerializeToString()
+        first, count = await get(request, metadata=self.metadata, timeout=CALL_SECONDS), 0
+        while time.perf_counter() < until:
+            if await get(request, metadata=self.metadata, timeout=CALL_SECONDS) != first:
+                raise WrongAnswerError("the same conversation was not the same twice")
+            count += 1
+        return count
+
+    async def ask(self, conversation_id: str, text: str) -> AsyncIterator[str]:
+        """Sends a message and yields the kind of each event of the answer, which must be exactly this text."""
+        request = SendMessageRequest(conversation_id=conversation_id, content="hi")
+        stub, transcript = ChatServiceStub(self.channel), Transcript()
+        async for response in stub.SendMessage(request, metadata=self.metadata, timeout=ANSWER_SECONDS):
+            yield transcript.add(response.event)
+        transcript.check(text)
+
+
+class Transcript:
+    """The events of one run, as they came."""
+
+    def __init__(self) -> None:
+        self._seq = 0
+        self._pieces: list[str] = []
+        self._final: str | None = None
+
+    def add(self, event: RunEvent) -> str:
+        """Takes the next event and returns its kind. Raises WrongAnswerError if it cannot be the next."""
+        self._seq += 1
+        if event.seq != self._seq or self._final is not None:
+            raise WrongAnswerError(f"event {event.seq} came where {self._seq} was due")
+        kind = event.WhichOneof("event") or "nothing"
+        if kind == "text_delta":
+            self._pieces.append(event.text_delta.text)
+        elif kind == "completed":
+            self._final = event.completed.message.content
+        elif kind != "started":
+            raise WrongAnswerError(f"the answer did not end well: {event}")
+        return kind
+
+    def check(self, text: str) -> None:
+        """Raises WrongAnswerError unless both the pieces and the message at the end are this text."""
+        if not "".join(self._pieces) == self._final == text:
+            raise WrongAnswerError(f"the answer is not what the model said after {self._seq} events")

@@ -1,0 +1,57 @@
+"""What is measured, and where the values of all rounds are gathered."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from statistics import median
+
+US = "ChatBack"
+BARE = "bare grpc.aio"
+
+
+class Figure(StrEnum):
+    """A row of the table, named as people read it."""
+
+    TOKENS_1 = "tokens/s, 1 stream"
+    TOKENS_32 = "tokens/s, 32 streams"
+    FIRST_1_P50 = "first token p50, 1 stream, ms"
+    FIRST_1_P99 = "first token p99, 1 stream, ms"
+    FIRST_32_P50 = "first token p50, 32 streams, ms"
+    FIRST_32_P99 = "first token p99, 32 streams, ms"
+    LOAD_CORE_32 = "load's core busy, 32 streams, %"
+    RSS_LOADED = "process after that, MB"
+    PACED_TOKENS = "tokens/s at real pace, 200 streams"
+    PACED_CPU = "CPU per token at real pace, µs"
+    PACED_FIRST_P50 = "first token p50 at real pace, ms"
+    PACED_FIRST_P99 = "first token p99 at real pace, ms"
+    PACED_LOAD_CORE = "load's core busy at real pace, %"
+    EVENT_TOKENS = "tokens per event at real pace"
+    EVENT_STORED = "stored per event, bytes"
+    EVENT_WAL = "WAL per event, bytes"
+    CALLS = "GetConversation calls/s, 32 in flight"
+    CALL_CPU = "CPU per GetConversation, µs"
+    LOAD_CORE_CALLS = "load's core busy, GetConversation, %"
+    RSS_IDLE = "process idle, MB"
+    RSS_STREAM = "per open stream of 1,000, kB"
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """Every value that was measured, by whose it is and what it is; what counts is the median of the rounds."""
+
+    values: dict[tuple[str, Figure], list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, subject: str, values: Mapping[Figure, float]) -> None:
+        """Adds the values of one round."""
+        for figure, value in values.items():
+            self.values[subject, figure].append(value)
+
+    def get(self, subject: str, figure: Figure) -> float | None:
+        """Returns the median of the rounds, None where nothing was measured."""
+        found = self.values.get((subject, figure))
+        return median(found) if found else None
+
+    def has(self, figure: Figure) -> bool:
+        """Says whether anybody's value is known."""
+        return any(known is figure for _, known in self.values)

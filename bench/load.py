@@ -1,0 +1,165 @@
+"""The load: signs up a user of its own, then asks for answers or makes calls, and prints what it saw as JSON.
+
+    python -m bench.load ADDRESS PID answers STREAMS --tokens 500 --repeat 2
+    python -m bench.load ADDRESS PID calls IN_FLIGHT --seconds 5
+
+PID is the server's, whose CPU and memory are read beside. Every answer is checked: a server that loses, repeats or
+mixes up anything is not measured.
+"""
+
+import argparse
+import asyncio
+import time
+from collections.abc import Awaitable, Iterable
+from dataclasses import dataclass, field
+
+import grpc
+import msgspec
+import psutil
+import uvloop
+
+from bench.client import Client
+from bench.processes import LOAD_CORE
+from bench.seen import AnswersSeen, CallsSeen, percentile
+
+CONNECT_SECONDS = 20.0
+WARM_UP_ANSWERS = 2
+SET_UP_CALLS = 32
+"""Calls in flight while conversations are made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The clocks at one moment, all in seconds."""
+
+    wall: float
+    server: float
+    load_core_idle: float
+
+    @classmethod
+    def now(cls, server: psutil.Process) -> "Reading":
+        """Reads all clocks."""
+        spent = server.cpu_times()
+        core = psutil.cpu_times(percpu=True)[LOAD_CORE]
+        return cls(time.perf_counter(), spent.user + spent.system, core.idle + getattr(core, "iowait", 0.0))
+
+    def load_core_busy(self, later: "Reading") -> float:
+        """Returns the share of the time up to a later reading in which the load's core worked."""
+        return max(0.0, 1 - (later.load_core_idle - self.load_core_idle) / (later.wall - self.wall))
+
+
+@dataclass(slots=True)
+class Crowd:
+    """The streams that have text and go on, and the server's largest memory while all of them did."""
+
+    wanted: int
+    present: int = 0
+    largest: int = 0
+    first_texts: list[float] = field(default_factory=list)
+
+    async def watch(self, server: psutil.Process) -> None:
+        """Looks at the server's memory twice a second, for ever."""
+        while True:
+            await asyncio.sleep(0.5)
+            if self.present == self.wanted:
+                self.largest = max(self.largest, server.memory_info().rss)
+
+
+async def answers(client: Client, server: psutil.Process, parsed: argparse.Namespace) -> AnswersSeen:
+    """Asks on `streams` streams at once, `repeat` times each, every time in a conversation of its own."""
+    text = "".join(f" tok{i}" for i in range(parsed.tokens))
+    asked = parsed.streams * parsed.repeat
+    rooms = await bounded(SET_UP_CALLS, [client.new_conversation() for _ in range(asked + WARM_UP_ANSWERS)])
+    crowd, gate = Crowd(parsed.streams), asyncio.Semaphore(parsed.opening or parsed.streams)
+    for room in rooms[asked:]:
+        await listen(client, room, text, Crowd(1), gate)
+    idle_bytes, before = server.memory_info().rss, Reading.now(server)
+    watching = asyncio.create_task(crowd.watch(server))
+    await asyncio.gather(
+        *(in_a_row(client, rooms[i : asked : parsed.streams], text, crowd, gate) for i in range(parsed.streams))
+    )
+    after = Reading.now(server)
+    watching.cancel()
+    return AnswersSeen(
+        parsed.tokens * asked,
+        after.wall - before.wall,
+        percentile(crowd.first_texts, 50),
+        percentile(crowd.first_texts, 99),
+        after.server - before.server,
+        idle_bytes,
+        crowd.largest,
+        before.load_core_busy(after),
+    )
+
+
+async def in_a_row(client: Client, rooms: Iterable[str], text: str, crowd: Crowd, gate: asyncio.Semaphore) -> None:
+    """Asks in one conversation after the other."""
+    for room in rooms:
+        await listen(client, room, text, crowd, gate)
+
+
+async def listen(client: Client, room: str, text: str, crowd: Crowd, gate: asyncio.Semaphore) -> None:
+    """Takes one answer to its end; the gate bounds how many are asked for and not begun."""
+    await gate.acquire()
+    asked, silent = time.perf_counter(), True
+    async for kind in client.ask(room, text):
+        if kind == "started":
+            gate.release()
+        elif silent:
+            silent = False
+            crowd.first_texts.append(time.perf_counter() - asked)
+            crowd.present += 1
+    crowd.present -= 1
+
+
+async def calls(client: Client, server: psutil.Process, parsed: argparse.Namespace) -> CallsSeen:
+    """Keeps `in_flight` calls of GetConversation going for some seconds."""
+    room = await client.new_conversation()
+    await client.get_many(room, time.perf_counter() + 0.5)
+    before = Reading.now(server)
+    until = before.wall + parsed.seconds
+    counts = await asyncio.gather(*(client.get_many(room, until) for _ in range(parsed.in_flight)))
+    after = Reading.now(server)
+    return CallsSeen(sum(counts), after.wall - before.wall, after.server - before.server, before.load_core_busy(after))
+
+
+async def bounded(most: int, work: list[Awaitable[str]]) -> list[str]:
+    """Awaits everything, some at a time, and returns the results in order."""
+    gate = asyncio.Semaphore(most)
+
+    async def one(job: Awaitable[str]) -> str:
+        async with gate:
+            return await job
+
+    return await asyncio.gather(*map(one, work))
+
+
+async def main(parsed: argparse.Namespace) -> None:
+    """Connects, signs up, puts on the load and prints."""
+    async with grpc.aio.insecure_channel(parsed.address) as channel:
+        await asyncio.wait_for(channel.channel_ready(), CONNECT_SECONDS)
+        seen = await parsed.load(await Client.sign_up(channel), psutil.Process(parsed.pid), parsed)
+    print(msgspec.json.encode(seen).decode())
+
+
+def arguments() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.load")
+    parser.add_argument("address")
+    parser.add_argument("pid", type=int)
+    loads = parser.add_subparsers(required=True)
+    stream = loads.add_parser("answers")
+    stream.set_defaults(load=answers)
+    stream.add_argument("streams", type=int)
+    stream.add_argument("--tokens", type=int, required=True)
+    stream.add_argument("--repeat", type=int, default=1)
+    stream.add_argument("--opening", type=int, help="how many are asked for at once and not begun (default: all)")
+    call = loads.add_parser("calls")
+    call.set_defaults(load=calls)
+    call.add_argument("in_flight", type=int)
+    call.add_argument("--seconds", type=float, required=True)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    uvloop.run(main(arguments()))

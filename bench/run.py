@@ -1,0 +1,69 @@
+"""Measures the service over gRPC beside a bare grpc.aio server and, where they can be had, three peers.
+
+The server runs on core 0, the model's endpoint and the load on core 1, PostgreSQL and Valkey wherever there is room.
+Machines are shared and noisy: rounds alternate between all that are compared, ratios are of medians.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+
+from bench.figures import Board
+from bench.peers import PROGRAM, measure_peers
+from bench.processes import BenchError, check_machine
+from bench.sections import PACED_DELAY, QUICK, TOKENS, Plan, memory, pace, throughput, unary
+from bench.service import Site, site
+from bench.table import print_tables
+from entrypoints.embedded import EmbeddedError
+
+SECTIONS = {"throughput": throughput, "pace": pace, "unary": unary, "memory": memory}
+ONCE = ("memory",)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures, prints the tables, and returns 1 if something could not be measured."""
+    parsed = _parser().parse_args(arguments)
+    board = Board()
+    names, plan = parsed.only or list(SECTIONS), QUICK if parsed.quick else Plan()
+    with_peers = PROGRAM.exists() and not parsed.no_peers
+    try:
+        check_machine()
+        with site(_say) as place:
+            _measure(place, board, names, plan, with_peers=with_peers)
+    except (BenchError, EmbeddedError) as error:
+        _say(str(error))
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    print_tables(board, peers_measured=with_peers)
+    return 0
+
+
+def _measure(place: Site, board: Board, names: list[str], plan: Plan, *, with_peers: bool) -> None:
+    """Runs the sections round by round, each beside its peers."""
+    peers = {"throughput": (str(TOKENS),), "pace": (str(plan.paced_tokens), str(PACED_DELAY))}
+    for name in names:
+        for number in range(1 if name in ONCE else plan.rounds):
+            _say(f"{name}, round {number + 1}")
+            SECTIONS[name](place, board, plan)
+            if with_peers and name in peers:
+                _say(f"{name} of the peers, round {number + 1}")
+                for peer, values in measure_peers(PROGRAM, *peers[name]).items():
+                    board.add(peer, values)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="./bin/dev bench", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="one round, shorter: for a first look")
+    parser.add_argument("--only", action="append", choices=SECTIONS, help="measure this alone; may be given repeatedly")
+    parser.add_argument("--no-peers", action="store_true", help="leave the peers out")
+    return parser
+
+
+def _say(line: str) -> None:
+    print(f"bench {time.strftime('%H:%M:%S')}: {line}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""The table that people read, and whether what was asked for has been reached."""
+
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.figures import BARE, US, Board, Figure
+from bench.peers import FASTAPI, LITELLM, NAMES
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A bound on our value, or on its ratio to somebody's."""
+
+    figure: Figure
+    at_least: float | None = None
+    at_most: float | None = None
+    against: str | None = None
+
+    def bound(self) -> str:
+        """Says the bound in words."""
+        number = f"at least {self.at_least:g}" if self.at_least is not None else f"at most {self.at_most:g}"
+        return f"{number} x {self.against}" if self.against else number
+
+    def reached(self, board: Board) -> tuple[float, bool] | None:
+        """Returns our value or ratio and whether it is good enough, None where one of both is not known."""
+        ours, theirs = board.get(US, self.figure), board.get(self.against, self.figure) if self.against else 1.0
+        if ours is None or not theirs:
+            return None
+        value = ours / theirs
+        return value, value >= self.at_least if self.at_least is not None else value <= (self.at_most or 0)
+
+
+TARGETS = (
+    Target(Figure.TOKENS_32, at_least=4, against=FASTAPI),
+    Target(Figure.TOKENS_32, at_least=16, against=LITELLM),
+    Target(Figure.PACED_CPU, at_most=0.5, against=FASTAPI),
+    Target(Figure.FIRST_1_P50, at_most=4, against=FASTAPI),
+    Target(Figure.FIRST_32_P99, at_most=1, against=FASTAPI),
+    Target(Figure.CALLS, at_least=0.25, against=BARE),
+    Target(Figure.RSS_IDLE, at_most=150),
+    Target(Figure.RSS_STREAM, at_most=80),
+)
+
+
+def print_tables(board: Board, *, peers_measured: bool) -> None:
+    """Prints what was measured, side by side, then what was to be reached."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 120
+    console.print(_measured(board, peers_measured=peers_measured))
+    console.print(_targets(board))
+
+
+def _measured(board: Board, *, peers_measured: bool) -> Table:
+    subjects = [US, BARE, *NAMES.values()] if peers_measured else [US, BARE]
+    table = Table(
+        title="Server on core 0, model and load on core 1; everything authenticated and stored",
+        caption=None if peers_measured else "peers: not measured",
+    )
+    table.add_column("median of the rounds")
+    for subject in subjects:
+        table.add_column(subject, justify="right")
+    for figure in filter(board.has, Figure):
+        table.add_row(figure, *(_text(board.get(subject, figure)) for subject in subjects))
+    return table
+
+
+def _targets(board: Board) -> Table:
+    table = Table("to reach", "bound", "reached", "", title="What ChatBack is to reach")
+    for target in TARGETS:
+        if reached := target.reached(board):
+            value, good = reached
+            table.add_row(target.figure, target.bound(), f"{value:.2f}", "[green]pass[/]" if good else "[red]miss[/]")
+        else:
+            table.add_row(target.figure, target.bound(), "-", "not measured")
+    return table
+
+
+def _text(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"

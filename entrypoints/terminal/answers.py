@@ -1,0 +1,98 @@
+"""Answers, from the question to the line under the last word."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
+
+import grpc
+
+from chatback.v1 import chat_service_pb2, run_pb2
+from entrypoints.terminal.ctrl_c import CtrlC, Interrupted
+from entrypoints.terminal.failures import TerminalError
+from entrypoints.terminal.keyboard import Keyboard
+from entrypoints.terminal.run_events import follow
+from entrypoints.terminal.screen import Screen
+from entrypoints.terminal.session import Opening, Session
+from entrypoints.terminal.typesetting import Display
+
+_CUTS = {
+    run_pb2.FINISH_REASON_LENGTH: "cut off at the length limit",
+    run_pb2.FINISH_REASON_CONTENT_FILTER: "cut off by the provider's content filter",
+}
+
+
+class Answers:
+    """Shows runs to their end."""
+
+    def __init__(self, session: Session, screen: Screen, keyboard: Keyboard, ctrl_c: CtrlC) -> None:
+        self._session = session
+        self._screen = screen
+        self._keyboard = keyboard
+        self._ctrl_c = ctrl_c
+
+    async def show(self, opening: Opening) -> None:
+        """Shows a run to its end. The first Ctrl-C cancels the run, the second leaves it alone.
+
+        Raises TerminalError if the run failed, Interrupted if Ctrl-C cancelled it, AioRpcError if it can't be watched.
+        """
+        began, run = time.monotonic(), asyncio.get_running_loop().create_future()
+        with self._keyboard.silenced(), self._stoppable(run) as stops, self._screen.answer() as display:
+            last, model = await self._play(opening, run, display)
+        self._conclude(last, model, time.monotonic() - began)
+        if stops and last.WhichOneof("event") == "cancelled":
+            raise Interrupted
+
+    async def _play(self, opening: Opening, run: asyncio.Future[str], display: Display) -> tuple[run_pb2.RunEvent, str]:
+        """Shows the text and returns the last event, and the model that wrote."""
+        event, model, has_text = run_pb2.RunEvent(), "", False
+        async with aclosing(follow(self._session, opening, self._on_loss)) as events:
+            async for event in events:
+                if not run.done():
+                    run.set_result(event.run_id)
+                if event.HasField("started"):
+                    model = event.started.model
+                elif event.HasField("text_delta"):
+                    has_text = True
+                    display.add(event.text_delta.text)
+                elif event.HasField("attempt_reset") and has_text:
+                    has_text = False
+                    display.void()
+        return event, model
+
+    @contextmanager
+    def _stoppable(self, run: asyncio.Future[str]) -> Iterator[list[asyncio.Task[None]]]:
+        """Yields the attempts to cancel the run: none, or one from the first Ctrl-C on."""
+        stops: list[asyncio.Task[None]] = []
+
+        def stop() -> None:
+            self._screen.note("stopping; Ctrl-C once more leaves the answer alone")
+            stops.append(asyncio.create_task(self._cancel(run)))
+
+        try:
+            with self._ctrl_c.first(stop):
+                yield stops
+        finally:
+            for task in stops:
+                task.cancel()
+
+    async def _cancel(self, run: asyncio.Future[str]) -> None:
+        request = chat_service_pb2.CancelRunRequest(run_id=await run)
+        try:
+            await self._session.call(self._session.chat.CancelRun, request)
+        except grpc.aio.AioRpcError:
+            self._screen.note("the service can't be told to stop just now; Ctrl-C leaves the answer alone")
+
+    def _on_loss(self) -> None:
+        self._screen.note("the connection is lost, the answer is not: reading on when the service is back")
+
+    def _conclude(self, last: run_pb2.RunEvent, model: str, seconds: float) -> None:
+        """Writes the line under the answer. Raises TerminalError if the run failed."""
+        if last.HasField("failed"):
+            raise TerminalError(f"the answer failed: {last.failed.message} ({last.failed.reason})")
+        if last.HasField("cancelled"):
+            self._screen.note(f"{model} · cancelled after {seconds:.1f} s")
+            return
+        usage, cut = last.completed.usage, _CUTS.get(last.completed.finish_reason)
+        tokens = f"{usage.input_tokens} tokens in, {usage.output_tokens} out" if usage.ByteSize() else None
+        self._screen.note(" · ".join(filter(None, (model, tokens, f"{seconds:.1f} s", cut))))

@@ -1,0 +1,102 @@
+"""The fence and its row lock, with two sessions at once."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from adapters.postgres.migrate import migrate
+from adapters.postgres.pool import Pool, open_pool
+from tests.builders import an_event, new_id
+from tests.stores import Store, a_begun_run, postgres_store
+
+
+@pytest.fixture
+async def pool(fresh_database_url: str) -> AsyncIterator[Pool]:
+    await migrate(fresh_database_url)
+    opened = await open_pool(fresh_database_url, size=3, timeout_seconds=5)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def store(pool: Pool) -> Store:
+    return postgres_store(pool)
+
+
+@pytest.fixture
+async def rival(fresh_database_url: str, pool: Pool) -> AsyncIterator[asyncpg.Connection]:
+    """Another session on the same database."""
+    connection = await asyncpg.connect(fresh_database_url)
+    yield connection
+    await connection.close()
+
+
+async def test_fencing_waits_for_the_batch_that_is_being_written(store: Store, rival: asyncpg.Connection) -> None:
+    began = await a_begun_run(store)
+    await store.pass_time(timedelta(seconds=11))
+    async with rival.transaction():
+        await rival.execute("SELECT FROM replicas FOR SHARE")
+        fencing = asyncio.create_task(store.replicas.fence_expired())
+        await _someone_waits(rival)
+        assert not fencing.done()
+    assert await fencing == 1
+    assert not await store.run_log.append(began.replica_id, [an_event(began.run, 2, "late")])
+
+
+async def test_a_batch_that_waited_for_its_fence_writes_nothing(store: Store, rival: asyncpg.Connection) -> None:
+    began = await a_begun_run(store)
+    async with rival.transaction():
+        await rival.execute("UPDATE replicas SET fenced = true")
+        writing = asyncio.create_task(store.run_log.append(began.replica_id, [an_event(began.run, 2, "late")]))
+        await _someone_waits(rival)
+    assert not await writing
+    assert len(await store.run_log.read(began.run.workspace_id, began.run.run_id, 0, 10)) == 1
+
+
+async def test_a_run_that_another_session_holds_is_not_waited_for(store: Store, rival: asyncpg.Connection) -> None:
+    held = await a_begun_run(store)
+    free = await a_begun_run(store, held.replica_id)
+    await store.replicas.leave(held.replica_id)
+    async with rival.transaction():
+        await rival.execute("SELECT FROM runs WHERE run_id = $1 FOR UPDATE", held.run.run_id)
+        [(run, _)] = await store.replicas.adopt_orphans(await _joined(store), [], 10)
+    assert run == free.run
+
+
+async def test_a_session_stopped_within_a_transaction_is_thrown_out_and_its_rows_are_free(
+    store: Store, pool: Pool
+) -> None:
+    began = await a_begun_run(store)
+    async with pool.connection() as stopped:
+        await stopped.run("BEGIN")
+        await stopped.run("SET LOCAL idle_in_transaction_session_timeout = '50ms'")
+        await stopped.run("SELECT FROM replicas FOR UPDATE")
+        assert await store.run_log.append(began.replica_id, [an_event(began.run, 2, "on time")])
+
+
+async def test_every_session_has_its_timeouts(pool: Pool) -> None:
+    async with pool.connection() as connection:
+        values = [
+            await connection.value(f"SHOW {setting}")
+            for setting in ("idle_in_transaction_session_timeout", "lock_timeout", "statement_timeout")
+        ]
+    assert values == ["5s", "3s", "5s"]
+
+
+async def _joined(store: Store) -> UUID:
+    replica_id = new_id()
+    await store.replicas.join(replica_id)
+    return replica_id
+
+
+async def _someone_waits(rival: asyncpg.Connection) -> None:
+    """Returns when another session waits for a lock."""
+    async with asyncio.timeout(5):
+        while not await rival.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        ):
+            await rival.execute("SELECT pg_stat_clear_snapshot()")

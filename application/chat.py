@@ -47,7 +47,7 @@ class Chat:
         model = self.catalog.get(question.options.model)
         check_fits(question.content, model.prompt_budget)
         self.engine.check_open()
-        begun = await self.engine.finish_even_if_left(self._begin(caller, question, model.name))
+        begun = await self.engine.finish_even_if_left(self._begin(caller, question, model.name), self._left_behind)
         if isinstance(begun, UUID):
             return await self.stream(caller, begun, 0)
         run, started, subscription = begun
@@ -70,6 +70,7 @@ class Chat:
     async def cancel(self, caller: Caller, run_id: UUID) -> Run:
         """Stops a run, unless it has ended, and returns it: ended, if this replica makes it. Raises RunNotFound."""
         async with self.unit_of_work() as work:
+            await work.runs.get(run_id, caller)  # a run of a deleted conversation is as good as none
             run = await work.runs.request_cancel(run_id, caller)
             await work.commit()
         if run.state is not RunState.RUNNING:
@@ -101,7 +102,7 @@ class Chat:
 
         Returns the run of an earlier equal call instead where there is one.
         """
-        run_id, now, owner = self.clock.new_id(), self.clock.now(), self.engine.replica_id
+        owner, run_id, now = await self.engine.owner(), self.clock.new_id(), self.clock.now()
         async with self.unit_of_work() as work:
             if question.request_id:
                 earlier = await work.requests.claim(caller, question.request_id, question.digest, run_id, now)
@@ -113,12 +114,21 @@ class Chat:
             await work.messages.add(caller.workspace_id, begun.question, begun.answer)
             await work.runs.add(begun.run, owner, begun.started)
             await work.conversations.save(
-                replace(conversation, leaf_message_id=begun.answer.message_id, update_time=now)
+                replace(conversation, leaf_message_id=begun.answer.message_id, update_time=begun.run.create_time)
             )
             await work.commit()
         subscription = self.hub.subscribe(run_id)
         self.engine.start(begun.run, owner, begun.answer, begun.question.message_id)
         return begun.run, begun.started, subscription
+
+    def _left_behind(self, begun: tuple[Run, RunEvent, Subscription] | UUID) -> None:
+        """Does for a caller who left before the first event what is done for one who leaves later."""
+        if isinstance(begun, UUID):
+            return
+        run, _, subscription = begun
+        self.hub.unsubscribe(run.run_id, subscription)
+        if run.options.cancel_on_disconnect:
+            self.engine.cancel(run.run_id)
 
     async def _parent(self, work: UnitOfWork, conversation: Conversation, question: Question) -> Message | None:
         parent_id = question.parent_message_id or conversation.leaf_message_id

@@ -70,6 +70,8 @@ class Conversations:
         Raises ConversationNotFound.
         """
         async with self.unit_of_work() as work:
+            # The lock waits for whoever is just adding a run, so that it is found here.
+            await work.conversations.lock(conversation_id, caller)
             running = await work.runs.running_in(conversation_id, caller)
             for run_id in running:
                 await work.runs.request_cancel(run_id, caller)
@@ -100,7 +102,7 @@ class Conversations:
         The branch ends with `leaf_message_id`, or with the message that was written last; later pages stay on it.
         Raises ConversationNotFound, MessageNotFound.
         """
-        size, scope = page_size_of(page_size), f"messages {caller.user_id} {conversation_id}"
+        size, scope = page_size_of(page_size), f"messages {caller.user_id} {conversation_id} {leaf_message_id}"
         after = self._after(scope, page_token)
         async with self.unit_of_work.reading() as work:
             conversation = await work.conversations.get(conversation_id, caller)

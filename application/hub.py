@@ -15,11 +15,10 @@ QUEUE_LIMIT = 256
 class Subscription:
     """What was committed for one run since its watcher last looked. Bounded."""
 
-    __slots__ = ("_arrived", "_events", "_missed", "_stopped")
+    __slots__ = ("_arrived", "_events", "_stopped")
 
     def __init__(self) -> None:
         self._events: list[RunEvent] = []
-        self._missed = False
         self._stopped: Callable[[], Unavailable] | None = None
         self._arrived: asyncio.Future[None] | None = None
 
@@ -27,7 +26,6 @@ class Subscription:
         """Adds a committed event, or forgets all that are waiting when they are too many."""
         if len(self._events) >= QUEUE_LIMIT:
             self._events.clear()
-            self._missed = True
         self._events.append(event)
         self._wake()
 
@@ -37,16 +35,13 @@ class Subscription:
         self._wake()
 
     async def take(self) -> Sequence[RunEvent]:
-        """Waits for events and returns them in order; returns none when some were forgotten (the log has them)."""
+        """Waits for events and returns them in order; where some were forgotten there is a gap before the first."""
         while not self._events:
             if self._stopped is not None:
                 raise self._stopped()
             self._arrived = asyncio.get_running_loop().create_future()
             await self._arrived
         taken, self._events = self._events, []
-        if self._missed:
-            self._missed = False
-            return ()
         return taken
 
     def _wake(self) -> None:

@@ -73,10 +73,10 @@ class Transcript:
             self._forget(len(event.body.text))
 
     def discard(self, why: InvalidInput) -> None:
-        """Drops a sealed piece that the log refused for its content; its seq stays free."""
-        event, self._sealed, self.refused = self._sealed, None, why
-        if event is not None and isinstance(event.body, TextDelta):
-            self._forget(len(event.body.text))
+        """Drops a sealed piece that the log refused for its content, and all text behind it; its seq stays free."""
+        self._sealed, self.refused = None, why
+        self._open.clear()
+        self._forget(self.unwritten)
 
     async def drained(self) -> None:
         """Waits until the next piece is written."""
@@ -126,11 +126,11 @@ class LogWriter:
     async def finish(self, transcript: Transcript, outcome: FinishReason | Failed | Cancelled, usage: Usage) -> Ending:
         """Commits the run's end with the text still open, then shows it. Nothing of the run is written after."""
         self._busy.pop(transcript, None)
-        while transcript.in_flight and self._round is not None:
+        while transcript.in_flight and self._round is not None and not self.fenced:
             await asyncio.shield(self._round)
-            self._check(transcript)
         self._transcripts -= 1
         try:
+            self._check(transcript)
             ending = await self._end(transcript, outcome, usage)
         except InvalidInput as refusal:
             transcript.discard(refusal)
@@ -140,16 +140,15 @@ class LogWriter:
 
     async def run(self) -> None:
         """Writes rounds for ever."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._something.wait()
-            if self.fenced:
-                raise ReplicaFenced
-            began = loop.time()
-            await self._write_round()
-            pause = min(LONGEST_PAUSE, PAUSE_PER_RUN * self._transcripts) - (loop.time() - began)
-            if pause > 0.001:
-                await asyncio.sleep(pause)
+        try:
+            while True:
+                await self._something.wait()
+                if self.fenced:
+                    raise ReplicaFenced
+                await self._write_round()
+        finally:
+            # Whoever waits for a round that was broken off must not wait for the next.
+            self.fence()
 
     def fence(self) -> None:
         """Stops all writing for good: the lease is lost."""
@@ -157,16 +156,21 @@ class LogWriter:
         self._something.set()
 
     async def _write_round(self) -> None:
+        loop = asyncio.get_running_loop()
+        began, self._round = loop.time(), loop.create_future()
         self._something.clear()
-        batch, self._busy = self._busy, {}
-        events = [transcript.seal(self._delta) for transcript in batch]
-        self._round = asyncio.get_running_loop().create_future()
+        batch = [transcript for transcript in self._busy if transcript.is_open]
+        self._busy.clear()
         try:
-            await self._commit(batch, events)
+            if batch:
+                await self._commit(batch, [transcript.seal(self._delta) for transcript in batch])
         finally:
             self._round.set_result(None)
+        pause = min(LONGEST_PAUSE, PAUSE_PER_RUN * self._transcripts) - (loop.time() - began)
+        if pause > 0.001:
+            await asyncio.sleep(pause)
 
-    async def _commit(self, batch: dict[Transcript, None], events: Sequence[RunEvent]) -> None:
+    async def _commit(self, batch: Sequence[Transcript], events: Sequence[RunEvent]) -> None:
         try:
             await self._held(partial(self.run_log.append, self.replica_id, events))
         except InvalidInput:
@@ -176,7 +180,7 @@ class LogWriter:
             transcript.settle()
         self.hub.publish(events)
 
-    async def _commit_one_by_one(self, batch: dict[Transcript, None], events: Sequence[RunEvent]) -> None:
+    async def _commit_one_by_one(self, batch: Sequence[Transcript], events: Sequence[RunEvent]) -> None:
         """Finds the run whose text the database refuses: only that one fails."""
         for transcript, event in zip(batch, events, strict=True):
             try:
@@ -203,9 +207,9 @@ class LogWriter:
         """Repeats a write, unchanged, until the log has it: its outcome is unknown while the database is away."""
         while not self.fenced:
             with suppress(DatabaseUnavailable):
-                self.fenced = not await write()
-                if not self.fenced:
+                if await write():
                     return
+                self.fence()
                 break
             await asyncio.sleep(RETRY_SECONDS)
         raise ReplicaFenced

@@ -1,9 +1,10 @@
 """Makes answers: every run in a task that the engine owns, whoever comes and goes as a watcher."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -24,6 +25,7 @@ from domain.errors import (
     ReplicaDraining,
     ReplicaFenced,
     ReplicaLost,
+    RunNotFound,
     Unavailable,
 )
 from domain.model import ModelCatalog
@@ -34,6 +36,11 @@ READ_LIMIT = 500
 """Events read from the log at a time."""
 ADOPTION_LIMIT = 20
 """Orphaned runs taken in at a time."""
+JOIN_SECONDS = 5
+"""How long a new run waits for this replica to be known to the database, right after a start or a lost lease."""
+JOIN_RETRY_SECONDS = 1
+END_SECONDS = 5
+"""How long the end of a run may take that was told to stop."""
 
 log = structlog.get_logger()
 
@@ -83,6 +90,7 @@ class RunEngine:
         self._generations: dict[UUID, Generation] = {}
         self._left: set[asyncio.Task[Any]] = set()
         self._draining = False
+        self._joined = asyncio.Event()
         self._writer = self._new_writer()
 
     @property
@@ -100,6 +108,15 @@ class RunEngine:
         if self._draining:
             raise ReplicaDraining
 
+    async def owner(self) -> UUID:
+        """Returns the replica_id for new runs, as soon as the database knows it. Raises DatabaseUnavailable."""
+        try:
+            async with asyncio.timeout(JOIN_SECONDS):
+                await self._joined.wait()
+        except TimeoutError:
+            raise DatabaseUnavailable from None
+        return self.replica_id
+
     def start(self, run: Run, owner: UUID, message: Message, parent_message_id: UUID) -> None:
         """Generates the answer to a run that is in the log with its `started` event.
 
@@ -110,13 +127,22 @@ class RunEngine:
         generation = Generation(self._writer, self._writer.open(run, message), parent_message_id)
         self._generations[run.run_id] = generation
         generation.task = asyncio.create_task(self._make(generation), name=f"run {run.run_id}")
+        # No `finally` of its own would do: a task that is cancelled before its first step has none.
+        generation.task.add_done_callback(lambda _: self._generations.pop(run.run_id, None))
 
-    async def finish_even_if_left(self, work: Coroutine[None, None, T]) -> T:
-        """Awaits the work; if the caller is cancelled meanwhile the work goes on, so that nothing stays half done."""
+    async def finish_even_if_left(self, work: Coroutine[None, None, T], if_left: Callable[[T], None]) -> T:
+        """Awaits the work; if the caller is cancelled meanwhile the work goes on, so that nothing stays half done.
+
+        What came of it is then given to `if_left`.
+        """
         task = asyncio.create_task(work)
         self._left.add(task)
         task.add_done_callback(self._left.discard)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(partial(_hand_over, if_left))
+            raise
 
     def cancel(self, run_id: UUID) -> None:
         """Stops a run of this replica; others are left alone."""
@@ -127,7 +153,7 @@ class RunEngine:
         """Returns when this replica does not make the run any more, or after 5 seconds."""
         generation = self._generations.get(run_id)
         if generation and generation.task:
-            await asyncio.wait([generation.task], timeout=5)
+            await asyncio.wait([generation.task], timeout=END_SECONDS)
 
     async def watch(
         self, run: Run, subscription: Subscription, known: Sequence[RunEvent], after_seq: int
@@ -135,13 +161,16 @@ class RunEngine:
         """Yields every event after `after_seq` to the last one, first the `known` ones, then the log, then live.
 
         The subscription must be older than the newest known event. Raises Unavailable with the cursor when this
-        replica can't show more.
+        replica can't show more, and RunNotFound when the run has been erased meanwhile.
         """
-        events: Sequence[RunEvent] = known
+        events, newest = known, run.last_seq
         try:
             while True:
                 if not events or events[0].seq > after_seq + 1:
+                    newest = max(newest, events[-1].seq) if events else newest
                     events = await self.run_log.read(run.workspace_id, run.run_id, after_seq, READ_LIMIT)
+                    if not events and newest > after_seq:
+                        raise RunNotFound
                 for event in events:
                     if event.seq <= after_seq:
                         continue
@@ -165,45 +194,53 @@ class RunEngine:
                 await self._writer.run()
             except ReplicaFenced:
                 log.warning("replica.fenced", replica_id=str(self.replica_id), runs=self.running)
+                self._joined.clear()
                 self._abandon()
                 self._writer = self._new_writer()
 
     async def renew_lease(self) -> None:
         """Tells the others that this replica lives."""
-        if not await self.replicas.renew(self.replica_id):
-            self._writer.fence()
+        writer = self._writer
+        if self._joined.is_set() and not await self.replicas.renew(writer.replica_id):
+            writer.fence()
 
     async def adopt_orphans(self) -> None:
         """Ends the runs of replicas that died, with the text that the log has."""
         await self.replicas.fence_expired()
-        for run, message in await self.replicas.adopt_orphans(self.replica_id, set(self._generations), ADOPTION_LIMIT):
+        owner, writer = await self.owner(), self._writer
+        for run, message in await self.replicas.adopt_orphans(owner, set(self._generations), ADOPTION_LIMIT):
             outcome = Cancelled() if run.cancel_requested else failed(ReplicaLost())
-            await self._writer.finish(self._writer.open(run, message), outcome, NO_USAGE)
+            await writer.finish(writer.open(run, message), outcome, NO_USAGE)
             log.warning("run.orphan_ended", run_id=str(run.run_id), last_seq=run.last_seq)
 
     async def drain(self, seconds: float) -> None:
         """Takes no new runs, gives the running ones `seconds` to end, then ends them with what they have."""
         self._draining = True
-        tasks = [generation.task for generation in self._generations.values() if generation.task]
-        if tasks:
-            log.info("runs.draining", runs=len(tasks), seconds=seconds)
-            await asyncio.wait(tasks, timeout=seconds)
+        log.info("runs.draining", runs=self.running, seconds=seconds)
+        await self._idle(seconds)
         for generation in self._generations.values():
             generation.stop(failed(ReplicaLost()))
-        if rest := [task for task in tasks if not task.done()]:
-            await asyncio.wait(rest, timeout=5)
+        await self._idle(END_SECONDS)
         self.hub.stop(ReplicaDraining)
 
     async def leave(self) -> None:
         """Gives up the lease, so that whatever is left is taken care of at once."""
         await self.replicas.leave(self.replica_id)
 
+    async def _idle(self, seconds: float) -> None:
+        """Returns when no run is being begun or made any more, or after so many seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while tasks := [*self._left, *(made.task for made in self._generations.values() if made.task)]:
+                    await asyncio.wait(tasks)
+
     async def _join(self) -> None:
-        while True:
+        while not self._joined.is_set():
             try:
-                return await self.replicas.join(self.replica_id)
+                await self.replicas.join(self.replica_id)
+                self._joined.set()
             except DatabaseUnavailable:
-                await asyncio.sleep(1)
+                await asyncio.sleep(JOIN_RETRY_SECONDS)
 
     def _new_writer(self) -> LogWriter:
         return LogWriter(self.clock.new_id(), self.run_log, self.hub, self.clock)
@@ -224,8 +261,6 @@ class RunEngine:
             await generation.writer.finish(generation.transcript, outcome, usage)
         except ReplicaFenced:
             log.warning("run.abandoned", run_id=str(run_id))
-        finally:
-            self._generations.pop(run_id, None)
 
     async def _generate(self, generation: Generation) -> tuple[Outcome, Usage]:
         """Returns how the answer ended. What goes wrong is an outcome, too: watchers are told of it in the log."""
@@ -269,6 +304,11 @@ class RunEngine:
             return build_prompt(
                 await work.messages.newest_first(run.workspace_id, parent_message_id, budget * 3), budget
             )
+
+
+def _hand_over(if_left: Callable[[T], None], task: asyncio.Task[T]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        if_left(task.result())
 
 
 def _uncancel() -> None:

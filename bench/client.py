@@ -1,6 +1,5 @@
 """A client that believes nothing: what it is sent has to be exactly what the model said."""
 
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Self
@@ -12,13 +11,16 @@ from chatback.v1.auth_service_pb2 import LoginRequest, RegisterRequest
 from chatback.v1.auth_service_pb2_grpc import AuthServiceStub
 from chatback.v1.chat_service_pb2 import SendMessageRequest
 from chatback.v1.chat_service_pb2_grpc import ChatServiceStub
-from chatback.v1.conversation_service_pb2 import CreateConversationRequest, GetConversationRequest
+from chatback.v1.conversation_service_pb2 import (
+    CreateConversationRequest,
+    GetConversationRequest,
+    GetConversationResponse,
+)
 from chatback.v1.conversation_service_pb2_grpc import ConversationServiceStub
 from chatback.v1.run_pb2 import RunEvent
 
 CALL_SECONDS = 30.0
 ANSWER_SECONDS = 120.0
-GET = "/chatback.v1.ConversationService/GetConversation"
 
 
 class WrongAnswerError(Exception):
@@ -48,19 +50,10 @@ class Client:
         )
         return made.conversation.conversation_id
 
-    async def get_many(self, conversation_id: str, until: float) -> int:
-        """Gets the conversation again and again until that moment of perf_counter and returns how often it did.
-
-        Responses stay bytes, which is the least that a client can cost; all must be the same.
-        """
-        get: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self.channel.unary_unary(GET)
-        request = GetConversationRequest(conversation_id=conversation_id).SerializeToString()
-        first, count = await get(request, metadata=self.metadata, timeout=CALL_SECONDS), 0
-        while time.perf_counter() < until:
-            if await get(request, metadata=self.metadata, timeout=CALL_SECONDS) != first:
-                raise WrongAnswerError("the same conversation was not the same twice")
-            count += 1
-        return count
+    async def conversation(self, request: GetConversationRequest) -> GetConversationResponse:
+        """Gets a conversation."""
+        stub = ConversationServiceStub(self.channel)
+        return await stub.GetConversation(request, metadata=self.metadata, timeout=CALL_SECONDS)
 
     async def ask(self, conversation_id: str, text: str) -> AsyncIterator[str]:
         """Sends a message and yields the kind of each event of the answer, which must be exactly this text."""

@@ -9,6 +9,7 @@ mixes up anything is not measured.
 
 import argparse
 import asyncio
+import sys
 import time
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
@@ -18,14 +19,25 @@ import msgspec
 import psutil
 import uvloop
 
-from bench.client import Client
+from bench.client import Client, WrongAnswerError
 from bench.processes import LOAD_CORE
 from bench.seen import AnswersSeen, CallsSeen, percentile
+from bench.wire import CallsFailedError, RepeatedCall
+from chatback.v1.conversation_service_pb2 import GetConversationRequest
 
 CONNECT_SECONDS = 20.0
 WARM_UP_ANSWERS = 2
+WARM_UP_SECONDS = 0.5
 SET_UP_CALLS = 32
 """Calls in flight while conversations are made."""
+
+CALL = {
+    ":method": "POST",
+    ":scheme": "http",
+    ":path": "/chatback.v1.ConversationService/GetConversation",
+    "te": "trailers",
+    "content-type": "application/grpc",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +126,22 @@ async def listen(client: Client, room: str, text: str, crowd: Crowd, gate: async
 
 async def calls(client: Client, server: psutil.Process, parsed: argparse.Namespace) -> CallsSeen:
     """Keeps `in_flight` calls of GetConversation going for some seconds."""
-    room = await client.new_conversation()
-    await client.get_many(room, time.perf_counter() + 0.5)
-    before = Reading.now(server)
-    until = before.wall + parsed.seconds
-    counts = await asyncio.gather(*(client.get_many(room, until) for _ in range(parsed.in_flight)))
-    after = Reading.now(server)
-    return CallsSeen(sum(counts), after.wall - before.wall, after.server - before.server, before.load_core_busy(after))
+    request = GetConversationRequest(conversation_id=await client.new_conversation())
+    response = await client.conversation(request)
+    host, port = parsed.address.split(":")
+    headers = {**CALL, ":authority": parsed.address, **dict(client.metadata)}
+    _, repeated = await asyncio.get_running_loop().create_connection(
+        lambda: RepeatedCall(headers, request.SerializeToString(), response.SerializeToString(), parsed.in_flight),
+        host,
+        int(port),
+    )
+    await asyncio.sleep(WARM_UP_SECONDS)
+    before, counted = Reading.now(server), repeated.count
+    await asyncio.wait([repeated.done], timeout=parsed.seconds)
+    after, made = Reading.now(server), repeated.count - counted
+    repeated.stop()
+    await asyncio.wait_for(repeated.done, CONNECT_SECONDS)
+    return CallsSeen(made, after.wall - before.wall, after.server - before.server, before.load_core_busy(after))
 
 
 async def bounded(most: int, work: list[Awaitable[str]]) -> list[str]:
@@ -162,4 +183,9 @@ def arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(arguments()))
+    try:
+        uvloop.run(main(arguments()))
+    except grpc.aio.AioRpcError as error:
+        sys.exit(f"{error.code().name}: {error.details()}")
+    except (CallsFailedError, WrongAnswerError, TimeoutError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")

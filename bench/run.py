@@ -24,33 +24,43 @@ ONCE = ("memory",)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints the tables, and returns 1 if something could not be measured."""
     parsed = _parser().parse_args(arguments)
-    board = Board()
     names, plan = parsed.only or list(SECTIONS), QUICK if parsed.quick else Plan()
-    with_peers = PROGRAM.exists() and not parsed.no_peers
+    board, with_peers, status = Board(), PROGRAM.exists() and not parsed.no_peers, 0
     try:
         check_machine()
         with site(_say) as place:
             _measure(place, board, names, plan, with_peers=with_peers)
     except (BenchError, EmbeddedError) as error:
         _say(str(error))
-        return 1
+        status = 1
     except KeyboardInterrupt:
         return 130
     print_tables(board, peers_measured=with_peers)
-    return 0
+    return status
 
 
 def _measure(place: Site, board: Board, names: list[str], plan: Plan, *, with_peers: bool) -> None:
-    """Runs the sections round by round, each beside its peers."""
-    peers = {"throughput": (str(TOKENS),), "pace": (str(plan.paced_tokens), str(PACED_DELAY))}
+    """Runs the sections round by round, each beside its peers; raises BenchError at the end if one could not be."""
+    failures = []
     for name in names:
-        for number in range(1 if name in ONCE else plan.rounds):
-            _say(f"{name}, round {number + 1}")
-            SECTIONS[name](place, board, plan)
-            if with_peers and name in peers:
-                _say(f"{name} of the peers, round {number + 1}")
-                for peer, values in measure_peers(PROGRAM, *peers[name]).items():
-                    board.add(peer, values)
+        try:
+            for number in range(1 if name in ONCE else plan.rounds):
+                _say(f"{name}, round {number + 1}")
+                SECTIONS[name](place, board, plan)
+                if with_peers:
+                    _measure_peers(board, name, plan)
+        except BenchError as error:
+            failures.append(f"{name} was not measured: {error}")
+    if failures:
+        raise BenchError("; ".join(failures))
+
+
+def _measure_peers(board: Board, name: str, plan: Plan) -> None:
+    words = {"throughput": (str(TOKENS),), "pace": (str(plan.paced_tokens), str(PACED_DELAY))}.get(name)
+    if words:
+        _say(f"{name} of the peers")
+        for peer, values in measure_peers(PROGRAM, *words).items():
+            board.add(peer, values)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ TOKENS = 500
 PACED_STREAMS, PACED_DELAY = 200, 0.05
 OPEN_STREAMS, OPEN_DELAY = 1000, 0.5
 AT_ONCE = 2  # the load's answers to warm up
-IN_FLIGHT = 32
+IN_FLIGHT, CALL_TURNS = 32, 2
 Seen = TypeVar("Seen", AnswersSeen, CallsSeen)
 
 
@@ -27,10 +27,10 @@ class Plan:
     rounds: int = 3
     paced_tokens: int = 200
     open_tokens: int = 50
-    call_seconds: float = 5
+    call_seconds: float = 4
 
 
-QUICK = Plan(rounds=1, paced_tokens=100, open_tokens=40, call_seconds=3)
+QUICK = Plan(rounds=1, paced_tokens=100, open_tokens=40, call_seconds=2)
 
 
 def throughput(place: Site, board: Board, _: Plan) -> None:
@@ -78,11 +78,11 @@ def pace(place: Site, board: Board, plan: Plan) -> None:
 
 
 def unary(place: Site, board: Board, plan: Plan) -> None:
-    """Reads one conversation again and again, from the service and from a server that has it in memory."""
-    with model(place, TOKENS) as port, service(place, port) as server:
-        board.add(US, _calls(place, server, plan))
-    with echo(place, TOKENS) as server:
-        board.add(BARE, _calls(place, server, plan))
+    """Reads one conversation again and again, in turns from the service and from a server that has it in memory."""
+    with model(place, TOKENS) as port, service(place, port) as ours, echo(place, TOKENS) as bare:
+        for _ in range(CALL_TURNS):
+            board.add(US, _calls(place, ours, plan))
+            board.add(BARE, _calls(place, bare, plan))
 
 
 def _calls(place: Site, server: Server, plan: Plan) -> dict[Figure, float]:

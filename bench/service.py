@@ -1,6 +1,7 @@
 """The service as it runs in production: registration apart, nothing is switched off for the measurement."""
 
 import secrets
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,13 +35,16 @@ class Server:
 
 @contextmanager
 def site(say: Callable[[str], None]) -> Iterator[Site]:
-    """Makes a folder with running PostgreSQL and Valkey; both are gone at the end, the logs too."""
-    with tempfile.TemporaryDirectory(prefix="chatback-bench-") as name:
-        folder = Path(name)
-        with embedded_servers(folder / "servers", postgres=True, valkey=True, say=say) as urls:
-            if urls.database_url is None or urls.redis_url is None:
-                raise BenchError("the embedded servers were asked for and gave no address")
-            yield Site(folder, urls.database_url, urls.redis_url)
+    """Makes a folder with running PostgreSQL and Valkey; of all this, logs alone are left, and only after an error."""
+    folder = Path(tempfile.mkdtemp(prefix="chatback-bench-"))
+    with (
+        tempfile.TemporaryDirectory(prefix="chatback-bench-servers-") as servers,
+        embedded_servers(Path(servers), postgres=True, valkey=True, say=say) as urls,
+    ):
+        if urls.database_url is None or urls.redis_url is None:
+            raise BenchError("the embedded servers were asked for and gave no address")
+        yield Site(folder, urls.database_url, urls.redis_url)
+    shutil.rmtree(folder)
 
 
 @contextmanager

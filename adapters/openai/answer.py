@@ -30,7 +30,7 @@ class Answer:
     """
 
     __slots__ = ("_decoder", "_expiry", "_first_token", "_gap", "_loop", "_model", "_response", "_spoken", "_stalled",
-                 "_timer", "_waiting")
+                 "_timer", "_waiting", "__weakref__")
 
     def __init__(self, response: aiohttp.ClientResponse, model: str, *, deadline: float, first_token: float,
                  gap: float) -> None:
@@ -58,7 +58,7 @@ class Answer:
         return self._finish()
 
     def close(self) -> None:
-        """Closes the connection at once, so that the model stops."""
+        """Closes the connection at once, so that the model stops; one whose response has ended stays for others."""
         self._timer.cancel()
         self._response.close()
 
@@ -66,7 +66,7 @@ class Answer:
         """Lets the end of a whole answer's response arrive, for a second: then the connection can be used again."""
         self._timer.cancel()
         if not self._response.content.is_eof():
-            self._loop.call_later(_LINGER_SECONDS, self._response.close)
+            self._timer = self._loop.call_later(_LINGER_SECONDS, self.close)
 
     async def _read_text(self) -> str:
         events = self._decoder.events

@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager, suppress
 from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 import aiohttp
 import msgspec
@@ -48,6 +49,7 @@ class OpenAIChatModel(ChatModel):
         self._first_token = first_token_seconds
         self._gap = gap_seconds
         self._session: aiohttp.ClientSession | None = None
+        self._left: WeakSet[Answer] = WeakSet()
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[str | Finish, None]:
         """Yields the text of each network read as one piece, then the `Finish`; see the port."""
@@ -61,10 +63,13 @@ class OpenAIChatModel(ChatModel):
                 answer.close()
                 raise
         answer.leave()
+        self._left.add(answer)
         yield piece
 
     async def close(self) -> None:
         """Closes all connections."""
+        for answer in list(self._left):
+            answer.close()
         if self._session is not None:
             await self._session.close()
 

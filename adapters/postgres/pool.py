@@ -12,6 +12,7 @@ from adapters.postgres.errors import translated
 from domain.errors import DatabaseUnavailable
 
 CONNECT_SECONDS = 5.0
+_RELEASE_SECONDS = 1.0
 
 _SESSION = {
     "application_name": "chatback",
@@ -40,7 +41,7 @@ class Pool:
         finally:
             # The driver drops a connection that it cannot take back; what was done on it stays done.
             with suppress(DatabaseUnavailable), translated():
-                await self._driver.release(driver)
+                await self._driver.release(driver, timeout=_RELEASE_SECONDS)
 
     async def ping(self) -> None:
         """Returns if the database answers. Raises DatabaseUnavailable."""

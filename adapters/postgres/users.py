@@ -46,7 +46,10 @@ class PostgresUsers(Users):
         return None if row is None else (_user(row), row["password_hash"])
 
     async def password_hash(self, user_id: UUID) -> str | None:
-        found: str | None = await self._connection.value("SELECT password_hash FROM users WHERE user_id = $1", user_id)
+        # Two changes at once would deadlock on a shared lock that both want to raise.
+        found: str | None = await self._connection.value(
+            "SELECT password_hash FROM users WHERE user_id = $1 FOR NO KEY UPDATE", user_id
+        )
         return found
 
     async def set_password_hash(self, user_id: UUID, password_hash: str) -> None:

@@ -38,3 +38,7 @@ class ChatModel(Protocol):
         the model's word raises ModelStreamBroken. Retries only before the first piece.
         """
         ...
+
+    async def close(self) -> None:
+        """Closes all connections, at the end of the process."""
+        ...

@@ -29,7 +29,7 @@ class Users(Protocol):
         ...
 
     async def password_hash(self, user_id: UUID) -> str | None:
-        """Returns the hash, or None for a missing user."""
+        """Returns the hash, which nobody else changes until the transaction ends, or None for a missing user."""
         ...
 
     async def set_password_hash(self, user_id: UUID, password_hash: str) -> None:

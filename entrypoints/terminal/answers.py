@@ -16,6 +16,7 @@ from entrypoints.terminal.screen import Screen
 from entrypoints.terminal.session import Opening, Session
 from entrypoints.terminal.typesetting import Display
 
+LOST = "the connection is lost, the answer is not: it goes on when the service is back"
 _CUTS = {
     run_pb2.FINISH_REASON_LENGTH: "cut off at the length limit",
     run_pb2.FINISH_REASON_CONTENT_FILTER: "cut off by the provider's content filter",
@@ -37,7 +38,11 @@ class Answers:
         Raises TerminalError if the run failed, Interrupted if Ctrl-C cancelled it, AioRpcError if it can't be watched.
         """
         began, run = time.monotonic(), asyncio.get_running_loop().create_future()
-        with self._keyboard.silenced(), self._stoppable(run) as stops, self._screen.answer() as display:
+        with (
+            self._keyboard.silenced(),
+            self._screen.answer() as display,
+            self._stoppable(run, display) as stops,
+        ):
             last, model = await self._play(opening, run, display)
         self._conclude(last, model, time.monotonic() - began)
         if stops and last.WhichOneof("event") == "cancelled":
@@ -46,7 +51,7 @@ class Answers:
     async def _play(self, opening: Opening, run: asyncio.Future[str], display: Display) -> tuple[run_pb2.RunEvent, str]:
         """Shows the text and returns the last event, and the model that wrote."""
         event, model, has_text = run_pb2.RunEvent(), "", False
-        async with aclosing(follow(self._session, opening, self._on_loss)) as events:
+        async with aclosing(follow(self._session, opening, lambda: display.remark(LOST))) as events:
             async for event in events:
                 if not run.done():
                     run.set_result(event.run_id)
@@ -61,13 +66,13 @@ class Answers:
         return event, model
 
     @contextmanager
-    def _stoppable(self, run: asyncio.Future[str]) -> Iterator[list[asyncio.Task[None]]]:
+    def _stoppable(self, run: asyncio.Future[str], display: Display) -> Iterator[list[asyncio.Task[None]]]:
         """Yields the attempts to cancel the run: none, or one from the first Ctrl-C on."""
         stops: list[asyncio.Task[None]] = []
 
         def stop() -> None:
-            self._screen.note("stopping; Ctrl-C once more leaves the answer alone")
-            stops.append(asyncio.create_task(self._cancel(run)))
+            display.remark("stopping; Ctrl-C once more leaves the answer alone")
+            stops.append(asyncio.create_task(self._cancel(run, display)))
 
         try:
             with self._ctrl_c.first(stop):
@@ -76,15 +81,12 @@ class Answers:
             for task in stops:
                 task.cancel()
 
-    async def _cancel(self, run: asyncio.Future[str]) -> None:
+    async def _cancel(self, run: asyncio.Future[str], display: Display) -> None:
         request = chat_service_pb2.CancelRunRequest(run_id=await run)
         try:
             await self._session.call(self._session.chat.CancelRun, request)
         except grpc.aio.AioRpcError:
-            self._screen.note("the service can't be told to stop just now; Ctrl-C leaves the answer alone")
-
-    def _on_loss(self) -> None:
-        self._screen.note("the connection is lost, the answer is not: reading on when the service is back")
+            display.remark("the service can't be told to stop just now; Ctrl-C leaves the answer alone")
 
     def _conclude(self, last: run_pb2.RunEvent, model: str, seconds: float) -> None:
         """Writes the line under the answer. Raises TerminalError if the run failed."""

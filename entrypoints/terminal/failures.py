@@ -8,6 +8,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
+from entrypoints.errors import OperatorError
 from entrypoints.settings import Settings
 from entrypoints.terminal.printable import one_line
 
@@ -22,8 +23,8 @@ _BY_REASON = {
 }
 
 
-class TerminalError(Exception):
-    """Why a terminal command can't go on; one line."""
+class TerminalError(OperatorError):
+    """Why a terminal command can't go on."""
 
 
 @contextmanager

@@ -13,6 +13,8 @@ from entrypoints.terminal.session import Opening, Session
 
 PATIENCE_SECONDS = 30
 """How long a lost connection is tried for before the run is left alone."""
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 3
 LAST_EVENTS = frozenset({"completed", "failed", "cancelled"})
 
 _ABOUT_THE_STREAM = frozenset(
@@ -64,7 +66,7 @@ class _Patience:
     def renew(self) -> None:
         """Begins anew: an attempt went well."""
         self._ends: float | None = None
-        self._pause = 0.2
+        self._pause = FIRST_PAUSE_SECONDS
 
     @property
     def is_whole(self) -> bool:
@@ -77,5 +79,5 @@ class _Patience:
         if time.monotonic() + self._pause > self._ends:
             return False
         await asyncio.sleep(self._pause)
-        self._pause = min(self._pause * 2, 3)
+        self._pause = min(self._pause * 2, LONGEST_PAUSE_SECONDS)
         return True

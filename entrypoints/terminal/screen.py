@@ -9,7 +9,8 @@ from rich.text import Text
 
 from chatback.v1 import conversation_pb2
 from entrypoints.terminal.printable import one_line, printable
-from entrypoints.terminal.typesetting import Display, Prose, Typesetter, Typewriter
+from entrypoints.terminal.prose import Prose
+from entrypoints.terminal.typesetting import Display, Typesetter, Typewriter
 
 SHORT_ID = 13
 """How many characters tell one id from another: those that hold its time, to the millisecond."""
@@ -34,7 +35,7 @@ class Screen:
 
     def answer(self) -> Display:
         """Returns where an answer is to be shown."""
-        return Typesetter(self._out) if self._sets else Typewriter(self._out)
+        return Typesetter(self._out) if self._sets else Typewriter(self._out, self._about)
 
     def note(self, text: str) -> None:
         """Shows a remark about what goes on."""
@@ -62,10 +63,10 @@ class Screen:
     def messages(self, messages: Iterable[conversation_pb2.Message]) -> None:
         """Shows messages that were said before, questions with the prompt before them."""
         for message in messages:
+            self.gap()
             self._message(message)
             if message.status in _FATES:
                 self.note(f"({_FATES[message.status]})")
-            self.gap()
 
     def _message(self, message: conversation_pb2.Message) -> None:
         text = printable(message.content)

@@ -69,8 +69,9 @@ class Session:
 
     async def end(self) -> None:
         """Signs out, if the service can be reached just now."""
-        with suppress(grpc.aio.AioRpcError):
-            await self._auth.Logout(auth_service_pb2.LogoutRequest(), timeout=2, metadata=await self._metadata())
+        with suppress(grpc.aio.AioRpcError, TimeoutError):
+            async with asyncio.timeout(2):
+                await self._auth.Logout(auth_service_pb2.LogoutRequest(), timeout=2, metadata=await self._metadata())
 
     def _open(self, request: Opening, metadata: Metadata) -> grpc.aio.UnaryStreamCall[Any, Any]:
         if isinstance(request, chat_service_pb2.SendMessageRequest):

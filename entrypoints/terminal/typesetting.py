@@ -5,29 +5,15 @@ import time
 from types import TracebackType
 from typing import Protocol, Self
 
-from markdown_it import MarkdownIt
-from markdown_it.token import Token
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
-from rich.markdown import Markdown
 from rich.segment import Segment
 from rich.text import Text
 
 from entrypoints.terminal.printable import printable
+from entrypoints.terminal.prose import Prose, finished_length
 
-# Without HTML: what looks like a tag is text of the answer, and rich would leave it out.
-_PARSER = MarkdownIt("commonmark", {"html": False}).enable("strikethrough").enable("table")
 _DRAW_SECONDS = 0.05
-
-
-class Prose(Markdown):
-    """Markdown of somebody else's: nothing is left out, lines stay apart, and a link shows where it leads."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__("", hyperlinks=False)
-        self.parsed = _PARSER.parse(text)
-        for token in self.parsed:
-            _keep_lines(token)
 
 
 class Display(Protocol):
@@ -45,12 +31,16 @@ class Display(Protocol):
     def void(self) -> None:
         """Begins the answer anew; what can't be taken back is marked."""
 
+    def remark(self, text: str) -> None:
+        """Says something about the answer, which is no part of it."""
+
 
 class Typewriter:
     """Writes the answer as it is, at once: for pipes, files and simple terminals."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, remarks: Console) -> None:
         self._console = console
+        self._remarks = remarks
         self._last = "\n"
 
     def __enter__(self) -> Self:
@@ -70,6 +60,10 @@ class Typewriter:
         """Writes that the answer begins anew."""
         self._write(f"{'' if self._last == chr(10) else chr(10)}[the answer begins anew]\n")
 
+    def remark(self, text: str) -> None:
+        """Writes the remark where remarks go."""
+        self._remarks.print(Text(text, style="dim"), soft_wrap=True)
+
     def _write(self, text: str) -> None:
         self._console.out(text, end="", highlight=False)
         self._last = text[-1:] or self._last
@@ -81,6 +75,7 @@ class Typesetter:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._text = ""
+        self._remark = ""
         self._has_printed = False
         self._timer: asyncio.TimerHandle | None = None
         self._pause = _DRAW_SECONDS
@@ -109,6 +104,7 @@ class Typesetter:
     def add(self, text: str) -> None:
         """Takes more of the answer; it is drawn a moment later, with what comes until then."""
         self._text += printable(text)
+        self._remark = ""
         self._draw_soon()
 
     def void(self) -> None:
@@ -117,16 +113,21 @@ class Typesetter:
         self._console.print(Text("the answer begins anew", style="dim italic"))
         self._draw_soon()
 
+    def remark(self, text: str) -> None:
+        """Shows the remark under the answer until that goes on."""
+        self._remark = text
+        self._draw_soon()
+
     def _draw_soon(self) -> None:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._pause, self._draw)
 
     def _draw(self) -> None:
         self._timer, began = None, time.monotonic()
-        length = _finished_length(self._text)
+        length = finished_length(self._text)
         finished, self._text = self._set(self._text[:length]) if length else None, self._text[length:]
         self._has_printed |= finished is not None
-        self._live.update(_Bottom(self._set(self._text)))
+        self._live.update(_Bottom(Group(self._set(self._text), Text(self._remark, style="dim"))))
         if finished is None:
             self._live.refresh()
         else:  # printing redraws what is live, so that both change at once
@@ -134,7 +135,8 @@ class Typesetter:
         self._pause = max(_DRAW_SECONDS, 4 * (time.monotonic() - began))
 
     def _set(self, text: str) -> RenderableType:
-        return Group("", Prose(text)) if self._has_printed else Prose(text)
+        prose = Prose(text)
+        return Group("", prose) if self._has_printed and not prose.begins_with_a_gap else prose
 
 
 class _Bottom:
@@ -149,16 +151,3 @@ class _Bottom:
             if number:
                 yield Segment.line()
             yield from line
-
-
-def _finished_length(text: str) -> int:
-    """Returns how many characters at the beginning are blocks that can't change any more: all but the last."""
-    lines = text.split("\n")[:-1]
-    begins = [token.map[0] for token in _PARSER.parse("\n".join(lines)) if token.level == 0 and token.map]
-    return sum(len(line) + 1 for line in lines[: begins[-1]]) if len(begins) > 1 else 0
-
-
-def _keep_lines(token: Token) -> None:
-    for child in token.children or ():
-        if child.type == "softbreak":
-            child.type = "hardbreak"

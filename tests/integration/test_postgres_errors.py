@@ -23,7 +23,7 @@ async def url(fresh_database_url: str) -> str:
 
 @pytest.fixture
 async def pool(url: str) -> AsyncIterator[Pool]:
-    opened = await open_pool(url, size=2, timeout_seconds=0.5)
+    opened = await open_pool(url, size=2, timeout_seconds=1)
     yield opened
     await opened.close()
 
@@ -102,16 +102,18 @@ async def test_idle_connections_that_were_cut_are_replaced_unnoticed(pool: Pool,
     await asyncio.gather(pool.ping(), pool.ping())
 
 
-async def test_a_cancelled_statement_leaves_the_pool_as_good_as_before(pool: Pool) -> None:
+async def test_a_cancelled_statement_leaves_the_pool_as_good_as_before(pool: Pool, rival: asyncpg.Connection) -> None:
     async def sleep_long() -> None:
         async with pool.connection() as connection:
             await connection.run("SELECT pg_sleep(30)")
 
     tasks = [asyncio.create_task(sleep_long()) for _ in range(2)]
-    await asyncio.sleep(0)
+    while await rival.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") < len(tasks):
+        await rival.execute("SELECT pg_stat_clear_snapshot()")
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
+    assert all(task.cancelled() for task in tasks)
     await asyncio.gather(pool.ping(), pool.ping())
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -10,7 +11,9 @@ import pytest
 
 from adapters.postgres.migrate import migrate
 from adapters.postgres.pool import Pool, open_pool
-from tests.builders import an_event, new_id
+from domain.conversation import NO_USAGE
+from domain.run import Completed, FinishReason, RunState, end
+from tests.builders import NOW, an_event, new_id
 from tests.stores import Store, a_begun_run, postgres_store
 
 
@@ -55,6 +58,21 @@ async def test_a_batch_that_waited_for_its_fence_writes_nothing(store: Store, ri
         await _someone_waits(rival)
     assert not await writing
     assert len(await store.run_log.read(began.run.workspace_id, began.run.run_id, 0, 10)) == 1
+
+
+async def test_an_end_that_waited_for_a_request_to_cancel_is_whole(store: Store, rival: asyncpg.Connection) -> None:
+    began = await a_begun_run(store)
+    answer = replace(began.answer, content="It rains.")
+    ending = end(began.run, answer, FinishReason.STOP, usage=NO_USAGE, tail=[], now=NOW)
+    async with rival.transaction():
+        await rival.execute("UPDATE runs SET cancel_requested = true")
+        ended = asyncio.create_task(store.run_log.finish(began.replica_id, ending))
+        await _someone_waits(rival)
+    assert await ended
+    [_, last] = await store.run_log.read(began.run.workspace_id, began.run.run_id, 0, 10)
+    assert last.body == Completed(ending.message, FinishReason.STOP)
+    async with store.unit_of_work.reading() as work:
+        assert (await work.runs.get(began.run.run_id, began.caller)).state is RunState.COMPLETED
 
 
 async def test_a_run_that_another_session_holds_is_not_waited_for(store: Store, rival: asyncpg.Connection) -> None:

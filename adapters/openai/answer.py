@@ -29,9 +29,6 @@ class Answer:
     It does not ring while nobody waits, as a slow reader is no stalled model.
     """
 
-    __slots__ = ("_decoder", "_expiry", "_first_token", "_gap", "_loop", "_model", "_response", "_spoken", "_stalled",
-                 "_timer", "_waiting", "__weakref__")
-
     def __init__(self, response: aiohttp.ClientResponse, model: str, *, deadline: float, first_token: float,
                  gap: float) -> None:
         self._response = response

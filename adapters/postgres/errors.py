@@ -22,6 +22,9 @@ _UNAVAILABLE = (
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InvalidCachedStatementError,
     asyncpg.OutdatedSchemaCacheError,
+    asyncpg.InternalClientError,  # the connection went away between two steps of the driver
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
 )
 # The pool takes back a connection that was cut, even from under its user.
 _SIGNS_OF_LOSS = ("is closed", "is closing", "is cancelling", "released back to the pool")

@@ -60,8 +60,11 @@ async def add_health(server: grpc.aio.Server) -> aio_health.HealthServicer:
 
 
 def _add_reflection(server: grpc.aio.Server) -> None:
-    """Serves reflection as v1alpha and, since the package knows that only, the same servicer as v1."""
-    names: Sequence[str] = (*SERVICES, HEALTH, REFLECTION, reflection.SERVICE_NAME)
+    """Serves reflection as v1alpha and, since the package knows that only, the same servicer as v1.
+
+    v1 does not list itself: tools describe all that is listed, and the package has no description of it.
+    """
+    names: Sequence[str] = (*SERVICES, HEALTH, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
     servicer = reflection.aio.ReflectionServicer(service_names=names)
     handler = grpc.stream_stream_rpc_method_handler(

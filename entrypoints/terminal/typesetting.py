@@ -65,7 +65,11 @@ class Typewriter:
         self._remarks.print(Text(text, style="dim"), soft_wrap=True)
 
     def _write(self, text: str) -> None:
-        self._console.out(text, end="", highlight=False)
+        try:  # past rich, which makes spaces of tabs
+            self._console.file.write(text)
+            self._console.file.flush()
+        except BrokenPipeError:
+            self._console.on_broken_pipe()
         self._last = text[-1:] or self._last
 
 

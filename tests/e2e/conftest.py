@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import grpc
@@ -94,17 +94,6 @@ async def me(channel: grpc.aio.Channel) -> Person:
 async def stranger(channel: grpc.aio.Channel) -> Person:
     """Another user."""
     return await sign_up(channel)
-
-
-@pytest.fixture(scope="session")
-def replica(service: Service) -> Callable[..., object]:
-    """Starts another process on the shared service's database and cache, with settings of its own."""
-    sockets = (service.data_dir / "sockets").resolve()
-    urls = {
-        "database_url": f"postgresql://chatback@/chatback?host={sockets}&port=5432",
-        "redis_url": f"unix://{sockets}/valkey.sock",
-    }
-    return lambda folder, **settings: running(folder, **{**urls, **settings})
 
 
 def copied(template: Path, target: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -31,11 +32,22 @@ class Service:
         """Returns what it wrote to standard error so far."""
         return self.errors.read_text()
 
-    def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = 30) -> int:
-        """Sends the signal, unless it ended by itself, and returns the exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        return self.process.wait(seconds)
+    @property
+    def urls(self) -> dict[str, str]:
+        """Returns the settings that lead another process to its embedded servers."""
+        sockets = (self.data_dir / "sockets").resolve()
+        return {
+            "database_url": f"postgresql://chatback@/chatback?host={sockets}&port=5432",
+            "redis_url": f"unix://{sockets}/valkey.sock",
+        }
+
+    def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Tells it something."""
+        self.process.send_signal(number)
+
+    async def ended(self, seconds: float = 30) -> int:
+        """Waits for its end and returns the exit code."""
+        return await asyncio.to_thread(self.process.wait, seconds)
 
 
 @contextmanager
@@ -46,8 +58,8 @@ def running(data_dir: Path, **settings: object) -> Iterator[Service]:
         service = Service(process, data_dir, _address(process, errors), errors)
         yield service
         if process.poll() is None:
-            code = service.stop()
-            assert code == 0, f"exit code {code}: {service.said}"
+            service.signal()
+            assert process.wait(30) == 0, service.said
 
 
 @contextmanager

@@ -84,7 +84,7 @@ def lasting(seconds: int, name: str) -> user_pb2.Tokens:
 @asynccontextmanager
 async def signed_in(service: Scripted, tokens: user_pb2.Tokens) -> AsyncIterator[Session]:
     """Serves on a free port."""
-    renew = grpc.unary_unary_rpc_method_handler(
+    renew: grpc.RpcMethodHandler[bytes, Any] = grpc.unary_unary_rpc_method_handler(
         service.renew, response_serializer=auth_service_pb2.RefreshTokensResponse.SerializeToString
     )
     streams = {method: service.handler(method) for method in ("SendMessage", "StreamRun")}

@@ -70,6 +70,9 @@ class ModelByHand(ChatModel):
         self.calls.append(Call(request))
         return self.calls[-1].pieces()
 
+    async def close(self) -> None:
+        """Has nothing to close."""
+
 
 class Replica:
     """A process; several may share a database. `caller` is somebody with a conversation."""
@@ -120,18 +123,18 @@ class Replica:
         question = Question(conversation.conversation_id, content, options=SendOptions(**options))  # type: ignore[arg-type]
         return Watcher(await self.chat.send(self.caller, question))
 
-    async def call(self, number: int = -1) -> Call:
-        """Returns a call of the model once there is one."""
-        await until(lambda: self.model.calls)
-        return self.model.calls[number]
+    async def call(self, number: int = 1) -> Call:
+        """Returns the first call of the model, or a later one, once there is one."""
+        await until(lambda: len(self.model.calls) >= number)
+        return self.model.calls[number - 1]
 
     async def answered(self, *pieces: str) -> "Watcher":
         """Returns the watcher of an answer that is complete, to a question in a new conversation."""
-        calls = len(self.model.calls)
+        number = len(self.model.calls) + 1
         watcher = await self.ask()
-        await until(lambda: len(self.model.calls) > calls)
-        self.model.calls[-1].say(*pieces)
-        self.model.calls[-1].finish()
+        call = await self.call(number)
+        call.say(*pieces)
+        call.finish()
         await watcher.all()
         return watcher
 
@@ -148,6 +151,10 @@ class Replica:
         """The run's events as the log has them."""
         stored = self.database.tables.events
         return [stored[key] for key in sorted(key for key in stored if key[0] == run_id)]
+
+    async def has_logged(self, run_id: UUID, events: int) -> None:
+        """Returns when the run's log has so many events."""
+        await until(lambda: len(self.logged(run_id)) == events)
 
     async def has_ended(self, run_id: UUID) -> Run:
         """Returns the stored run once it has ended."""

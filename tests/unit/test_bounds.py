@@ -36,7 +36,7 @@ def test_a_text_that_is_too_short_is_told_the_least() -> None:
         bounds.text("name", "ab", at_least=3, at_most=10)
 
 
-@pytest.mark.parametrize("bad", ["\x00", "a\x00b", "\ud800", "\udfff", "a\udc80"])
+@pytest.mark.parametrize("bad", ["\x00", "a\x00b", "\ud800", "a\udc80"])
 def test_text_without_a_place_in_the_database_is_refused(bad: str) -> None:
     with pytest.raises(InvalidField, match="NUL or lone surrogates"):
         bounds.text("content", bad, at_most=10)

@@ -35,11 +35,9 @@ async def a_question(replica: Replica, **changes: object) -> Question:
     return replace(Question(conversation.conversation_id, "Will it rain?"), **changes)  # type: ignore[arg-type]
 
 
-async def finished(replica: Replica, watcher: Watcher) -> Watcher:
-    """Returns the watcher after the newest call of the model has finished its answer."""
-    calls = len(replica.model.calls)
-    await until(lambda: len(replica.model.calls) >= max(calls, 1))
-    replica.model.calls[-1].finish()
+async def finished(replica: Replica, watcher: Watcher, number: int = 1) -> Watcher:
+    """Returns the watcher after the model has answered its first call, or a later one."""
+    (await replica.call(number)).finish()
     await watcher.all()
     return watcher
 
@@ -88,11 +86,10 @@ async def test_the_next_question_follows_the_leaf(replica: Replica) -> None:
 async def test_a_question_may_branch_off_an_earlier_message(replica: Replica) -> None:
     conversation = await replica.conversation()
     first = await finished(replica, await replica.ask(conversation, "One?"))
-    await finished(replica, await replica.ask(conversation, "Two?"))
+    await finished(replica, await replica.ask(conversation, "Two?"), 2)
     parent = replica.message(first.run_id).message_id
     await send(replica, Question(conversation.conversation_id, "Other?", parent_message_id=parent))
-    await until(lambda: len(replica.model.calls) == 3)
-    assert [turn.text for turn in replica.model.calls[-1].request.turns] == ["One?", "Other?"]
+    assert [turn.text for turn in (await replica.call(3)).request.turns] == ["One?", "Other?"]
 
 
 async def test_a_branch_from_the_past_may_be_asked_while_another_is_answered(replica: Replica) -> None:
@@ -152,7 +149,7 @@ async def test_a_refused_question_leaves_nothing_behind(replica: Replica) -> Non
     with pytest.raises(MessageNotFound):
         await send(replica, await a_question(replica, request_id="r", parent_message_id=new_id()))
     tables = replica.database.tables
-    assert not (tables.messages or tables.runs or tables.events or tables.requests)
+    assert [tables.messages, tables.runs, tables.events, tables.requests] == [{}] * 4
 
 
 async def test_a_database_that_is_away_refuses_a_question(replica: Replica) -> None:
@@ -363,7 +360,7 @@ async def test_a_run_that_was_erased_ends_the_watcher_whose_queue_overflowed(rep
     call = await replica.call()
     for number in range(QUEUE_LIMIT):
         call.say("x")
-        await until(lambda expected=number + 2: len(replica.logged(slow.run_id)) == expected)
+        await replica.has_logged(slow.run_id, number + 2)
     call.finish()
     await replica.has_ended(slow.run_id)
     replica.database.tables.events.clear()

@@ -39,13 +39,12 @@ async def all_pages(replica: Replica, query: str, size: int) -> list[list[str]]:
 async def talk(replica: Replica, turns: int) -> tuple[Conversation, Sequence[Message]]:
     """Returns a conversation of so many questions with their answers, and its messages."""
     conversation = await replica.conversation()
-    for _ in range(turns):
-        calls = len(replica.model.calls)
+    for number in range(turns):
         watcher = await replica.ask(conversation)
-        await until(lambda before=calls: len(replica.model.calls) > before)
-        replica.model.calls[-1].finish()
+        (await replica.call(number + 1)).finish()
         await watcher.all()
-    messages = [m for m in replica.database.tables.messages.values() if m.conversation_id == conversation.conversation_id]
+    stored = replica.database.tables.messages.values()
+    messages = [message for message in stored if message.conversation_id == conversation.conversation_id]
     return conversation, sorted(messages, key=lambda message: message.depth)
 
 
@@ -264,9 +263,7 @@ async def test_a_leaf_of_another_conversation_is_not_found(replica: Replica) -> 
     _, messages = await talk(replica, 1)
     other = await replica.conversation()
     with pytest.raises(MessageNotFound):
-        await replica.conversations.list_messages(
-            replica.caller, other.conversation_id, messages[0].message_id, 0, ""
-        )
+        await replica.conversations.list_messages(replica.caller, other.conversation_id, messages[0].message_id, 0, "")
 
 
 async def test_a_missing_leaf_is_not_found(replica: Replica) -> None:
@@ -277,9 +274,7 @@ async def test_a_missing_leaf_is_not_found(replica: Replica) -> None:
 
 async def test_later_pages_stay_on_the_branch_of_the_first(replica: Replica) -> None:
     conversation, messages = await talk(replica, 2)
-    first, token = await replica.conversations.list_messages(
-        replica.caller, conversation.conversation_id, None, 3, ""
-    )
+    first, token = await replica.conversations.list_messages(replica.caller, conversation.conversation_id, None, 3, "")
     watcher = await replica.ask(conversation)
     await watcher.next()
     second, end = await replica.conversations.list_messages(

@@ -18,7 +18,7 @@ async def test_a_deleted_conversation_is_erased_with_all_that_hangs_on_it(replic
     await replica.conversations.delete(replica.caller, run.conversation_id)
     await tidy(replica)
     tables = replica.database.tables
-    assert not (tables.conversations or tables.messages or tables.runs or tables.events)
+    assert [tables.conversations, tables.messages, tables.runs, tables.events] == [{}] * 4
 
 
 async def test_a_deleted_conversation_is_kept_while_it_has_a_run(replica: Replica) -> None:

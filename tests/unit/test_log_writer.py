@@ -150,9 +150,7 @@ async def test_an_event_tells_run_attempt_and_time(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("failure", ["unavailable", "lost_replies"])
-async def test_a_batch_of_unknown_outcome_is_repeated_unchanged_before_anything_newer(
-    desk: Desk, failure: str
-) -> None:
+async def test_a_batch_of_unknown_outcome_is_repeated_unchanged_before_anything_newer(desk: Desk, failure: str) -> None:
     transcript, watcher = desk.begin()
     setattr(desk.log, failure, 3)
     desk.log.flowing.clear()

@@ -147,16 +147,14 @@ async def test_the_model_is_shown_the_branch_oldest_first(replica: Replica) -> N
     call.finish()
     await first.all()
     await replica.ask(conversation, "Two?")
-    await until(lambda: len(replica.model.calls) == 2)
-    assert [turn.text for turn in replica.model.calls[1].request.turns] == ["One?", "1", "Two?"]
+    assert [turn.text for turn in (await replica.call(2)).request.turns] == ["One?", "1", "Two?"]
 
 
 async def test_history_that_passes_the_model_s_window_is_cut(replica: Replica) -> None:
     conversation = await replica.conversation()
     for number in range(5):
         watcher = await replica.ask(conversation, f"{number}" * 900)
-        await until(lambda expected=number: len(replica.model.calls) > expected)
-        replica.model.calls[-1].finish()
+        (await replica.call(number + 1)).finish()
         await watcher.all()
     assert [turn.text[0] for turn in replica.model.calls[-1].request.turns] == ["3", "4"]
 
@@ -528,9 +526,7 @@ async def test_a_run_of_this_replica_that_nobody_makes_is_ended(database: FakeDa
     assert replica.run(run_id).state is RunState.FAILED
 
 
-async def test_orphans_are_taken_in_a_few_at_a_time(
-    database: FakeDatabase, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_orphans_are_taken_in_a_few_at_a_time(database: FakeDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_engine, "ADOPTION_LIMIT", 2)
     runs = [(await left_behind(database))[1] for _ in range(3)]
     database.clock.advance(seconds=11)
@@ -641,7 +637,7 @@ async def test_a_watcher_may_come_at_any_moment_with_any_cursor(replica: Replica
     for number in range(6):
         call.say(f"{number} ")
         await come()
-        await until(lambda expected=number + 2: len(replica.logged(run_id)) == expected)
+        await replica.has_logged(run_id, number + 2)
         await come()
     call.finish()
     await come()
@@ -656,7 +652,7 @@ async def test_a_watcher_that_is_slow_misses_nothing(replica: Replica) -> None:
     call = await replica.call()
     for number in range(700):
         call.say(f"{number} ")
-        await until(lambda expected=number + 2: len(replica.logged(watcher.run_id)) == expected)
+        await replica.has_logged(watcher.run_id, number + 2)
     call.finish()
     await replica.has_ended(watcher.run_id)
     await watcher.all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import StringIO
 
 import pytest
@@ -70,10 +71,43 @@ def test_in_a_pipe_an_answer_that_begins_anew_says_so() -> None:
     assert out.getvalue() == "Hel\n[the answer begins anew]\nHello\n"
 
 
-async def test_on_a_terminal_every_word_is_printed_once_for_good() -> None:
-    console = Console(file=StringIO(), width=60, force_terminal=True, record=True)
+async def test_on_a_terminal_every_word_is_left_once() -> None:
+    console = Console(file=StringIO(), width=60, height=10, force_terminal=True)
     with Typesetter(console) as display:
         for piece in ("# He", "ad\n\nfirst par", "agraph\n\n1. one\n2.", " two\n\nlast"):
             display.add(piece)
-            display._draw()
-    assert console.export_text().split() == ["Head", "first", "paragraph", "1", "one", "2", "two", "last"]
+            draw_now(display)
+    assert left_on_the_screen(console).split() == ["Head", "first", "paragraph", "1", "one", "2", "two", "last"]
+
+
+async def test_on_a_terminal_a_voided_block_is_taken_back() -> None:
+    console = Console(file=StringIO(), width=60, height=10, force_terminal=True)
+    with Typesetter(console) as display:
+        display.add("wrong")
+        draw_now(display)
+        display.void()
+        display.add("right")
+    assert left_on_the_screen(console).split() == ["the", "answer", "begins", "anew", "right"]
+
+
+def draw_now(display: Typesetter) -> None:
+    assert display._timer is not None
+    display._timer.cancel()
+    display._draw()
+
+
+def left_on_the_screen(console: Console) -> str:
+    """Obeys what moves the cursor up and what erases a line, and passes over colours."""
+    assert isinstance(console.file, StringIO)
+    lines, row = [""], 0
+    for part in re.findall(r"\x1b\[[\d;?]*[A-Za-z]|\n|\r|[^\x1b\n\r]+", console.file.getvalue()):
+        if part == "\n":
+            row += 1
+            lines += [""] * (row == len(lines))
+        elif part == "\x1b[2K":
+            lines[row] = ""
+        elif up := re.fullmatch(r"\x1b\[(\d+)A", part):
+            row -= int(up[1])
+        elif part[0] not in "\x1b\r":
+            lines[row] += part
+    return "\n".join(lines)

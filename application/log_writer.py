@@ -12,6 +12,7 @@ import structlog
 from application.hub import Hub
 from application.ports.clock import Clock
 from application.ports.run_log import RunLog
+from application.ports.telemetry import UNWATCHED, Telemetry
 from domain.conversation import Message, Usage
 from domain.errors import DatabaseUnavailable, InvalidInput, ReplicaFenced
 from domain.run import Cancelled, Ending, Failed, FinishReason, Run, RunEvent, TextDelta, end, failed
@@ -101,9 +102,11 @@ class LogWriter:
     run_log: RunLog
     hub: Hub
     clock: Clock
+    telemetry: Telemetry = UNWATCHED
 
     def __post_init__(self) -> None:
         self._busy: dict[Transcript, None] = {}
+        self._waiting_since = 0.0
         self._transcripts = 0
         self._something = asyncio.Event()
         self._round: asyncio.Future[None] | None = None
@@ -120,6 +123,8 @@ class LogWriter:
             await transcript.drained()
         self._check(transcript)
         transcript.add(text)
+        if not self._busy:
+            self._waiting_since = asyncio.get_running_loop().time()
         self._busy[transcript] = None
         self._something.set()
 
@@ -133,9 +138,9 @@ class LogWriter:
             self._check(transcript)
             ending = await self._end(transcript, outcome, usage)
         except InvalidInput as refusal:
-            transcript.discard(refusal)
             ending = await self._end(transcript, failed(refusal), usage)
         self.hub.publish(ending.events)
+        self.telemetry.run_ended(ending.run.state)
         return ending
 
     async def run(self) -> None:
@@ -160,10 +165,12 @@ class LogWriter:
         began, self._round = loop.time(), loop.create_future()
         self._something.clear()
         batch = [transcript for transcript in self._busy if transcript.is_open]
+        since = self._waiting_since
         self._busy.clear()
         try:
             if batch:
                 await self._commit(batch, [transcript.seal(self._delta) for transcript in batch])
+                self.telemetry.log_written(len(batch), loop.time() - since)
         finally:
             self._round.set_result(None)
         pause = min(LONGEST_PAUSE, PAUSE_PER_RUN * self._transcripts) - (loop.time() - began)

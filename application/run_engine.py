@@ -16,6 +16,7 @@ from application.ports.chat_model import ChatModel, ChatRequest, Finish
 from application.ports.clock import Clock
 from application.ports.replica_registry import ReplicaRegistry
 from application.ports.run_log import RunLog
+from application.ports.telemetry import UNWATCHED, Telemetry
 from application.ports.unit_of_work import UnitOfWorkFactory
 from domain.conversation import NO_USAGE, Message, Usage
 from domain.errors import (
@@ -85,6 +86,7 @@ class RunEngine:
     replicas: ReplicaRegistry
     hub: Hub
     clock: Clock
+    telemetry: Telemetry = UNWATCHED
 
     def __post_init__(self) -> None:
         self._generations: dict[UUID, Generation] = {}
@@ -126,6 +128,7 @@ class RunEngine:
             return
         generation = Generation(self._writer, self._writer.open(run, message), parent_message_id)
         self._generations[run.run_id] = generation
+        self.telemetry.run_started()
         generation.task = asyncio.create_task(self._make(generation), name=f"run {run.run_id}")
         # No `finally` of its own would do: a task that is cancelled before its first step has none.
         generation.task.add_done_callback(lambda _: self._generations.pop(run.run_id, None))
@@ -243,7 +246,7 @@ class RunEngine:
                 await asyncio.sleep(JOIN_RETRY_SECONDS)
 
     def _new_writer(self) -> LogWriter:
-        return LogWriter(self.clock.new_id(), self.run_log, self.hub, self.clock)
+        return LogWriter(self.clock.new_id(), self.run_log, self.hub, self.clock, self.telemetry)
 
     def _abandon(self) -> None:
         """Drops what a fenced replica was doing: whoever adopts the runs goes by the log."""
@@ -286,10 +289,15 @@ class RunEngine:
     async def _listen(self, generation: Generation) -> tuple[Outcome, Usage]:
         transcript, writer = generation.transcript, generation.writer
         request = await self._request(transcript.run, generation.parent_message_id)
+        clock, observe = asyncio.get_running_loop().time, self.telemetry.first_token
+        last = clock()
         async with aclosing(self.model.stream(request)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Finish):
                     return piece.reason, piece.usage
+                now = clock()
+                observe(now - last)
+                last, observe = now, self.telemetry.token_gap
                 await writer.write(transcript, storable(piece))
         raise ModelStreamBroken
 

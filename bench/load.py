@@ -20,7 +20,7 @@ import psutil
 import uvloop
 
 from bench.client import Client, WrongAnswerError
-from bench.processes import LOAD_CORE
+from bench.reading import Reading
 from bench.seen import AnswersSeen, CallsSeen, percentile
 from bench.wire import CallsFailedError, RepeatedCall
 from chatback.v1.conversation_service_pb2 import GetConversationRequest
@@ -38,26 +38,6 @@ CALL = {
     "te": "trailers",
     "content-type": "application/grpc",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """The clocks at one moment, all in seconds."""
-
-    wall: float
-    server: float
-    load_core_idle: float
-
-    @classmethod
-    def now(cls, server: psutil.Process) -> "Reading":
-        """Reads all clocks."""
-        spent = server.cpu_times()
-        core = psutil.cpu_times(percpu=True)[LOAD_CORE]
-        return cls(time.perf_counter(), spent.user + spent.system, core.idle + getattr(core, "iowait", 0.0))
-
-    def load_core_busy(self, later: "Reading") -> float:
-        """Returns the share of the time up to a later reading in which the load's core worked."""
-        return max(0.0, 1 - (later.load_core_idle - self.load_core_idle) / (later.wall - self.wall))
 
 
 @dataclass(slots=True)

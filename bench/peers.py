@@ -1,7 +1,10 @@
 """Others who do the same, measured by a program of their own, if it is there: its lines are read, nothing else."""
 
+import os
 import re
+import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from bench.figures import Figure
@@ -27,13 +30,10 @@ _BY_STREAMS = {
 
 def measure_peers(program: Path, *words: str) -> dict[str, dict[Figure, float]]:
     """Runs the program and returns each peer's values. Raises BenchError if it fails or says nothing of somebody."""
-    try:
-        done = subprocess.run([program, *words], capture_output=True, text=True, timeout=SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise BenchError(f"the peers were not measured: {error}") from None
-    found = read_peers(done.stdout)
-    if done.returncode or set(found) != set(NAMES.values()):
-        said = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["it said nothing"]
+    status, printed, complaints = _run([str(program), *words])
+    found = read_peers(printed)
+    if status or set(found) != set(NAMES.values()):
+        said = (complaints or printed).strip().splitlines()[-1:] or ["it said nothing"]
         raise BenchError(f"{program.name} measured {sorted(found)}, not all peers: {said[0]}")
     return found
 
@@ -47,6 +47,21 @@ def read_peers(output: str) -> dict[str, dict[Figure, float]]:
                 name = NAMES.get(match["peer"], match["peer"])
                 found.setdefault(name, {}).update(values(match))
     return found
+
+
+def _run(command: list[str]) -> tuple[int, str, str]:
+    """Runs a command to its end and returns its status and what it printed; none of its children is left behind."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        printed, complaints = process.communicate(timeout=SECONDS)
+        return process.returncode, printed, complaints
+    except subprocess.TimeoutExpired:
+        raise BenchError(f"{command[0]} was not done after {SECONDS:.0f} s") from None
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
 
 
 def _of_streams(match: re.Match[str]) -> dict[Figure, float]:

@@ -37,7 +37,8 @@ def api(settings: Settings, _: argparse.Namespace) -> int:
 
     signal.signal(signal.SIGTERM, _as_interrupt)
     configure_logs(settings.log_level, settings.log_format)
-    check_port_is_free(settings.grpc_host, settings.grpc_port)
+    check_port_is_free("GRPC", settings.grpc_host, settings.grpc_port)
+    check_port_is_free("REST", settings.rest_host, settings.serves_rest_on)
     with backing_servers(settings, say=_say) as (addresses, child_died):
         ensure_schema(addresses.database_url, say=_say)
         operator = load_or_create_operator(settings.data_dir, settings.operator_email)

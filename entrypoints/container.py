@@ -12,6 +12,7 @@ from adapters.postgres.pool import Pool
 from adapters.postgres.replica_registry import PostgresReplicaRegistry
 from adapters.postgres.run_log import PostgresRunLog
 from adapters.postgres.unit_of_work import PostgresUnitOfWorkFactory
+from adapters.prometheus.telemetry import PrometheusTelemetry
 from adapters.redis.rate_limiter import RedisRateLimiter
 from adapters.security.clock import SystemClock
 from adapters.security.key_ring import KeyRing
@@ -73,6 +74,7 @@ class Container(DeclarativeContainer):
     model = providers.Singleton(chat_model, settings)
     catalog = providers.Singleton(model_catalog, settings)
 
+    telemetry = providers.Singleton(PrometheusTelemetry)
     hub = providers.Singleton(Hub)
     engine = providers.Singleton(
         RunEngine,
@@ -83,6 +85,7 @@ class Container(DeclarativeContainer):
         replicas=replicas,
         hub=hub,
         clock=clock,
+        telemetry=telemetry,
     )
     access_lifetime = providers.Singleton(timedelta, minutes=settings.provided.access_token_minutes)
     refresh_lifetime = providers.Singleton(timedelta, days=settings.provided.refresh_token_days)

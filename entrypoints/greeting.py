@@ -10,9 +10,15 @@ BUF = ".venv/bin/buf curl --protocol grpc --http2-prior-knowledge"
 def greeting(settings: Settings, ready: Ready) -> str:
     """Returns the lines; the commands in them work when pasted, from the project's folder."""
     address = f"{settings.grpc_host}:{ready.grpc_port}"
+    rest = f"http://{settings.rest_host}:{ready.rest_port}"
     model = ", ".join(settings.chat_models) if settings.uses_openai else "extractive (no language model is configured)"
     return "\n".join(
-        [f"ChatBack is ready: gRPC on {address}, model {model}", *_operator(settings, ready), *_hints(address)]
+        [
+            f"ChatBack is ready: gRPC on {address}, model {model}",
+            f"REST on {rest}, ready: /readyz, metrics: /metrics",
+            *_operator(settings, ready),
+            *_hints(address, rest),
+        ]
     )
 
 
@@ -22,7 +28,7 @@ def _operator(settings: Settings, ready: Ready) -> list[str]:
     return [f"Operator: {ready.operator.email} ({news}), password in {place}", ""]
 
 
-def _hints(address: str) -> list[str]:
+def _hints(address: str, rest: str) -> list[str]:
     authorization = '-H "authorization: Bearer $(./bin/dev token)"'
     url = f"http://{address}/chatback.v1"
     return [
@@ -30,6 +36,7 @@ def _hints(address: str) -> list[str]:
         "  ./bin/dev chat",
         f"  {BUF} {authorization} -d '{{}}' {url}.AuthService/GetCurrentUser",
         f'  {BUF} {authorization} -d \'{{"title": "First"}}\' {url}.ConversationService/CreateConversation',
+        f"  curl {authorization} {rest}/v1/users/me",
         f"  grpcurl -plaintext {authorization} {address} chatback.v1.ModelService/ListModels",
         "Ctrl-C stops it.",
     ]

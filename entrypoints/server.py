@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+import grpc
 import structlog
 from dependency_injector import providers
 
@@ -23,8 +24,15 @@ from entrypoints.grpc.chat import ChatServicer
 from entrypoints.grpc.conversations import ConversationServicer
 from entrypoints.grpc.models import ModelServicer
 from entrypoints.grpc.pipeline import Pipeline
-from entrypoints.grpc.server import add_health, build_server
+from entrypoints.grpc.server import SERVICES, add_health, build_server
 from entrypoints.operator import Operator
+from entrypoints.rest.answers import Answer
+from entrypoints.rest.app import Page, RestApp, files, with_cors
+from entrypoints.rest.http_rules import http_rules
+from entrypoints.rest.probes import Readiness, alive
+from entrypoints.rest.routes import routes_over
+from entrypoints.rest.server import RestServer, channel_to, listen, private_address
+from entrypoints.rest.transcoder import Transcoder
 from entrypoints.settings import Settings
 
 GOODBYE_SECONDS = 2
@@ -42,6 +50,7 @@ class Ready:
     """What is known once calls are taken."""
 
     grpc_port: int
+    rest_port: int
     operator: Operator
     operator_is_new: bool
 
@@ -56,7 +65,7 @@ async def serve(
 ) -> None:
     """Serves until SIGINT or SIGTERM. A second signal skips the drain.
 
-    Raises ServerError when the port is taken, the database does not answer, or a part of the service dies.
+    Raises ServerError when a port is taken, the database does not answer, or a part of the service dies.
     """
     stop = _Stop()
     async with AsyncExitStack() as stack:
@@ -65,7 +74,13 @@ async def serve(
         is_new = await accounts.ensure_operator(operator.email, operator.password)
         await container.ended().poll()
         server = build_server(
-            Pipeline(container.authenticator(), container.limiter(), container.clock(), settings.open_streams),
+            Pipeline(
+                container.authenticator(),
+                container.limiter(),
+                container.clock(),
+                settings.open_streams,
+                container.telemetry(),
+            ),
             auth=AuthServicer(accounts),
             conversations=ConversationServicer(container.conversations()),
             chat=ChatServicer(container.chat()),
@@ -74,14 +89,16 @@ async def serve(
             with_reflection=settings.serves_reflection,
         )
         health = await add_health(server)
-        port = _bind(lambda: server.add_insecure_port(f"{settings.grpc_host}:{settings.grpc_port}"), settings)
+        port = _bind(server, settings)
+        rest = _rest(settings, container, stack, server)
         async with _background(container, child_died, stop):
             await server.start()
-            announce(Ready(port, operator, is_new))
+            rest.start(stop.on_death)
+            announce(Ready(port, rest.port, operator, is_new))
             await stop.wait()
             await health.enter_graceful_shutdown()
             await stop.unless_hurried(engine.drain(settings.drain_seconds))
-            await server.stop(GOODBYE_SECONDS)
+            await asyncio.gather(server.stop(GOODBYE_SECONDS), rest.stop())
             await _leave(engine.leave)
     stop.check()
 
@@ -164,27 +181,64 @@ async def _leave(leave: Callable[[], Awaitable[None]]) -> None:
         log.warning("replica.left_without_word", reason=error.reason)
 
 
-def _bind(bind: Callable[[], int], settings: Settings) -> int:
+def _bind(server: grpc.aio.Server, settings: Settings) -> int:
     try:
-        return bind()
+        return server.add_insecure_port(f"{settings.grpc_host}:{settings.grpc_port}")
     except RuntimeError:
-        raise ServerError(port_in_use(settings.grpc_host, settings.grpc_port)) from None
+        raise ServerError(port_in_use("GRPC", settings.grpc_host, settings.grpc_port)) from None
 
 
-def check_port_is_free(host: str, port: int) -> None:
+def _rest(settings: Settings, container: Container, stack: AsyncExitStack, server: grpc.aio.Server) -> RestServer:
+    """Returns the REST server, which reaches the gRPC server over a unix socket of this process's own."""
+    address = stack.enter_context(private_address())
+    server.add_insecure_port(address)
+    channel = channel_to(address)
+    stack.push_async_callback(channel.close)
+    transcoder = Transcoder(
+        routes_over(channel, http_rules(SERVICES)), container.clock(), settings.max_request_mb << 20
+    )
+    app = with_cors(RestApp(transcoder, _pages(container), container.clock()), settings.origins)
+    try:
+        listener = listen(settings.rest_host, settings.serves_rest_on)
+    except OSError:
+        raise ServerError(port_in_use("REST", settings.rest_host, settings.serves_rest_on)) from None
+    stack.callback(listener.close)
+    return RestServer(app, listener, trusted_proxies=settings.proxies, grace_seconds=GOODBYE_SECONDS + 1)
+
+
+def _pages(container: Container) -> dict[str, Page]:
+    """Returns what is served beside the API. The service can do without Redis: each replica then limits by itself."""
+    engine, pool, telemetry = container.engine(), container.pool(), container.telemetry()
+    telemetry.gauge("chatback_runs_running", "Runs that this replica makes.", lambda: engine.running)
+    telemetry.gauge("chatback_pool_connections", "Open connections to PostgreSQL.", lambda: pool.size)
+    telemetry.gauge("chatback_pool_connections_in_use", "Those of them in use.", lambda: pool.in_use)
+
+    async def takes_runs() -> None:
+        engine.check_open()
+
+    async def metrics() -> Answer:
+        text, kind = telemetry.exposition()
+        return Answer(200, text, kind.encode())
+
+    readiness = Readiness({"database": pool.ping, "replica": takes_runs}, {"redis": container.redis().ping})
+    return {"/healthz": alive, "/readyz": readiness.answer, "/metrics": metrics, **files()}
+
+
+def check_port_is_free(kind: str, host: str, port: int) -> None:
     """Raises ServerError when somebody listens there, before anything is started for nothing."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
+        family, _, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError:
-        raise ServerError(port_in_use(host, port)) from None
+        raise ServerError(port_in_use(kind, host, port)) from None
 
 
-def port_in_use(host: str, port: int) -> str:
-    """Returns the line about an address that can't be had."""
-    return f"can't listen on {host}:{port}: it is in use or not allowed; set CHATBACK_GRPC_HOST, CHATBACK_GRPC_PORT"
+def port_in_use(kind: str, host: str, port: int) -> str:
+    """Returns the line about an address that can't be had; `kind` is GRPC or REST, as in the settings."""
+    variables = f"CHATBACK_{kind}_HOST, CHATBACK_{kind}_PORT"
+    return f"can't listen on {host}:{port}: it is in use or not allowed; set {variables}"
 
 
 class _Stop:

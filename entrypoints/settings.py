@@ -4,13 +4,24 @@ Each field is the variable CHATBACK_<NAME>; config/chatback.env.example lists th
 """
 
 from enum import StrEnum
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from entrypoints.errors import OperatorError
+
+_ORIGINS = r"^\s*(\*|https?://[^\s/,]+(\s*,\s*https?://[^\s/,]+)*)\s*$"
 
 
 class Environment(StrEnum):
@@ -43,6 +54,11 @@ class Settings(BaseSettings):
     max_request_mb: int = Field(default=4, ge=1, le=64)
     drain_seconds: float = Field(default=10, ge=0, le=3600)
 
+    rest_host: str = "127.0.0.1"
+    rest_port: int | None = Field(default=None, ge=0, le=65535)
+    cors_origins: Annotated[str, StringConstraints(pattern=_ORIGINS)] | None = None
+    trusted_proxies: str | None = None
+
     database_url: SecretStr | None = None
     database_pool_size: int = Field(default=10, ge=2, le=1000)
     database_timeout_seconds: float = Field(default=10, gt=0, le=300)
@@ -69,6 +85,15 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _names_networks(cls, value: str | None) -> str | None:
+        try:
+            all(ip_network(each) for each in _listed(value))
+        except ValueError:
+            raise ValueError("should be IP addresses and networks with commas between them") from None
+        return value
+
     @model_validator(mode="after")
     def _needs_a_secret_in_production(self) -> Self:
         if not self.is_development and self.secret_key is None:
@@ -91,14 +116,35 @@ class Settings(BaseSettings):
         return self.is_development if self.reflection is None else self.reflection
 
     @property
+    def serves_rest_on(self) -> int:
+        """The REST port. Whoever lets gRPC have any free port gets one for REST too."""
+        if self.rest_port is not None:
+            return self.rest_port
+        return 8080 if self.grpc_port else 0
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The origins whose pages may call over REST."""
+        return _listed(self.cors_origins)
+
+    @property
+    def proxies(self) -> tuple[str, ...]:
+        """The proxies whose word on a caller's address is taken."""
+        return _listed(self.trusted_proxies)
+
+    @property
     def chat_models(self) -> tuple[str, ...]:
         """The configured models, the default first."""
-        return tuple(name.strip() for name in self.chat_model.split(",") if name.strip())
+        return _listed(self.chat_model)
 
     @property
     def uses_openai(self) -> bool:
         """Says whether a language model is configured; without one the extractive model answers."""
         return self.openai_api_key is not None or self.openai_base_url is not None
+
+
+def _listed(names: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in (names or "").split(",") if name.strip())
 
 
 def read_settings() -> Settings:

@@ -31,6 +31,16 @@ class Pool:
         self._driver = driver
         self._timeout_seconds = timeout_seconds
 
+    @property
+    def size(self) -> int:
+        """How many connections are open."""
+        return self._driver.get_size()
+
+    @property
+    def in_use(self) -> int:
+        """How many of them are lent."""
+        return self._driver.get_size() - self._driver.get_idle_size()
+
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """Lends a connection. Raises DatabaseUnavailable if none is free in time."""

@@ -7,7 +7,7 @@ from application.chat import Chat
 from chatback.v1 import chat_service_pb2 as pb
 from chatback.v1 import chat_service_pb2_grpc
 from domain.bounds import identifier, number
-from entrypoints.grpc.mapping import event_to_proto, question, run_to_proto
+from entrypoints.grpc.mapping import question, run_to_proto, with_event
 from entrypoints.grpc.pipeline import Context, current_caller
 
 
@@ -22,14 +22,14 @@ class ChatServicer(chat_service_pb2_grpc.ChatServiceServicer):
     ) -> AsyncIterator[pb.SendMessageResponse]:
         async with aclosing(await self._chat.send(current_caller(), question(request))) as events:
             async for event in events:
-                yield pb.SendMessageResponse(event=event_to_proto(event))
+                yield with_event(pb.SendMessageResponse(), event)
 
     async def StreamRun(self, request: pb.StreamRunRequest, context: Context) -> AsyncIterator[pb.StreamRunResponse]:
         run_id = identifier("run_id", request.run_id)
         after_seq = number("after_seq", request.after_seq, at_least=0, at_most=2**31 - 1)
         async with aclosing(await self._chat.stream(current_caller(), run_id, after_seq)) as events:
             async for event in events:
-                yield pb.StreamRunResponse(event=event_to_proto(event))
+                yield with_event(pb.StreamRunResponse(), event)
 
     async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
         run = await self._chat.run(current_caller(), identifier("run_id", request.run_id))

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TypeVar
 from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -34,14 +35,14 @@ from domain.run import (
     TextDelta,
 )
 
+R = TypeVar("R", chat_service_pb2.SendMessageResponse, chat_service_pb2.StreamRunResponse)
+
 UPDATABLE = ("title", "metadata", "collection_ids")
 
 
 def timestamp(moment: datetime) -> Timestamp:
     """Returns the moment to the microsecond."""
-    result = Timestamp()
-    result.FromDatetime(moment)
-    return result
+    return Timestamp(seconds=int(moment.timestamp()), nanos=moment.microsecond * 1000)
 
 
 def user_to_proto(user: User) -> user_pb2.User:
@@ -126,12 +127,13 @@ def run_to_proto(run: Run) -> run_pb2.Run:
     )
 
 
-def event_to_proto(event: RunEvent) -> run_pb2.RunEvent:
-    """An event with its one case; equal for every watcher."""
-    proto = run_pb2.RunEvent(run_id=str(event.run_id), seq=event.seq, attempt=event.attempt)
-    proto.create_time.FromDatetime(event.create_time)
+def with_event(response: R, event: RunEvent) -> R:
+    """Returns the response with the event in it, equal for every watcher. Filled in place: this is the busiest path."""
+    proto, moment = response.event, event.create_time
+    proto.run_id, proto.seq, proto.attempt = str(event.run_id), event.seq, event.attempt
+    proto.create_time.seconds, proto.create_time.nanos = int(moment.timestamp()), moment.microsecond * 1000
     _fill_case(proto, event.body)
-    return proto
+    return response
 
 
 def _fill_case(proto: run_pb2.RunEvent, body: EventBody) -> None:

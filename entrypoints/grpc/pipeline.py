@@ -1,7 +1,8 @@
 """The way every call takes before a servicer sees it, and back.
 
-errors (outermost) > request id and log > authentication > admission > servicer. There is one interceptor, so that
-this order stands in one place, `Pipeline._around`, and handlers are wrapped once for each method, not for each call.
+errors (outermost) > request id, log and metrics > authentication > admission > servicer. There is one interceptor, so
+that this order stands in one place, `Pipeline._around`, and handlers are wrapped once for each method, not for each
+call.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
+from urllib.parse import unquote
 from uuid import UUID
 
 import grpc
@@ -27,6 +29,7 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from application.authentication import Authenticator
 from application.ports.clock import Clock
 from application.ports.rate_limiter import RateLimiter
+from application.ports.telemetry import UNWATCHED, MethodMeter, Telemetry
 from domain.errors import ChatBackError, InvalidField, StreamsTooMany, TokenInvalid
 from domain.identity import Caller
 from entrypoints.grpc import errors
@@ -49,7 +52,8 @@ UNARY_SECONDS = 30
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+"""What a caller may name a call; anything else is replaced by an id of ours."""
 _current_caller: ContextVar[Caller] = ContextVar("current_caller")
 log = structlog.get_logger()
 
@@ -67,12 +71,21 @@ class Undecodable:
 class Pipeline(grpc.aio.ServerInterceptor):
     """Guards every method of the server in the same way."""
 
-    def __init__(self, authenticator: Authenticator, limiter: RateLimiter, clock: Clock, open_streams: int) -> None:
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        limiter: RateLimiter,
+        clock: Clock,
+        open_streams: int,
+        telemetry: Telemetry = UNWATCHED,
+    ) -> None:
         self._authenticator = authenticator
         self._limiter = limiter
         self._clock = clock
         self._open_streams = open_streams
         self._streams: Counter[UUID] = Counter()
+        self._telemetry = telemetry
+        self._unknown = telemetry.method("", streams=False)
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -85,6 +98,8 @@ class Pipeline(grpc.aio.ServerInterceptor):
         if method not in self._wrapped:
             handler = await continuation(handler_call_details)
             if handler is None:  # answered UNIMPLEMENTED, and not kept: such names are the caller's
+                self._unknown.started()
+                self._unknown.handled("UNIMPLEMENTED", 0.0)
                 return None
             self._wrapped[method] = self._wrap(method, handler)
         return self._wrapped[method]
@@ -92,46 +107,51 @@ class Pipeline(grpc.aio.ServerInterceptor):
     def _wrap(self, method: str, handler: Handler) -> Handler:
         if handler.request_streaming or not method.startswith("/chatback."):
             return handler if method in PUBLIC_METHODS else _refusing(handler)
+        meter = self._telemetry.method(method, streams=handler.response_streaming)
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
-                self._stream(method, handler.unary_stream),
+                self._stream(method, meter, handler.unary_stream),
                 _tolerant(handler.request_deserializer),
                 handler.response_serializer,
             )
         return grpc.unary_unary_rpc_method_handler(
-            self._unary(method, handler.unary_unary),
+            self._unary(method, meter, handler.unary_unary),
             _tolerant(handler.request_deserializer),
             handler.response_serializer,
         )
 
-    def _unary(self, method: str, behaviour: Any) -> Any:
+    def _unary(self, method: str, meter: MethodMeter, behaviour: Any) -> Any:
         async def call(request: Any, context: Context) -> Any:
-            async with self._around(method, request, context), asyncio.timeout(UNARY_SECONDS):
+            async with self._around(method, meter, request, context), asyncio.timeout(UNARY_SECONDS):
                 if method not in PUBLIC_METHODS:
                     await self._limiter.admit(current_caller().user_id)
-                return await behaviour(request, context)
+                response = await behaviour(request, context)
+                meter.sent()
+                return response
 
         return call
 
-    def _stream(self, method: str, behaviour: Any) -> Any:
+    def _stream(self, method: str, meter: MethodMeter, behaviour: Any) -> Any:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with self._around(method, request, context):
+            async with self._around(method, meter, request, context):
                 caller = current_caller()
                 self._admit_stream(caller)
                 try:
                     async with aclosing(behaviour(request, context)) as responses:
                         async for response in responses:
                             yield response
+                            meter.sent()
                 finally:
                     self._release_stream(caller)
 
         return call
 
     @asynccontextmanager
-    async def _around(self, method: str, request: Any, context: Context) -> AsyncIterator[None]:
+    async def _around(self, method: str, meter: MethodMeter, request: Any, context: Context) -> AsyncIterator[None]:
         began, code = time.perf_counter(), "OK"
+        meter.started()
         metadata = dict(context.invocation_metadata() or ())
-        request_id = self._bind(method, metadata)
+        request_id = self._bind(method, metadata, peer_of(context, metadata))
         context.set_trailing_metadata((("x-request-id", request_id),))
         try:
             if method not in PUBLIC_METHODS:
@@ -152,13 +172,15 @@ class Pipeline(grpc.aio.ServerInterceptor):
             log.exception("call.broken", incident_id=incident_id)
             await _abort(context, errors.internal_error(incident_id), request_id)
         finally:
-            log.info("call", code=code, ms=round((time.perf_counter() - began) * 1e3, 2))
+            seconds = time.perf_counter() - began
+            meter.handled(code, seconds)
+            log.info("call", code=code, ms=round(seconds * 1e3, 2))
 
-    def _bind(self, method: str, metadata: dict[str, Any]) -> str:
+    def _bind(self, method: str, metadata: dict[str, Any], peer: str) -> str:
         given = metadata.get("x-request-id", "")
-        request_id = given if isinstance(given, str) and _REQUEST_ID.fullmatch(given) else str(self._clock.new_id())
+        request_id = given if isinstance(given, str) and REQUEST_ID.fullmatch(given) else str(self._clock.new_id())
         clear_contextvars()
-        bind_contextvars(request_id=request_id, method=method)
+        bind_contextvars(request_id=request_id, method=method, peer=peer)
         return request_id
 
     def _authenticate(self, metadata: dict[str, Any]) -> Caller:
@@ -178,6 +200,14 @@ class Pipeline(grpc.aio.ServerInterceptor):
         self._streams[caller.user_id] -= 1
         if not self._streams[caller.user_id]:
             del self._streams[caller.user_id]
+
+
+def peer_of(context: Context, metadata: Mapping[str, Any]) -> str:
+    """Returns the caller's address. Only over the unix socket, which is the REST shim's own, metadata may tell it."""
+    kind, _, address = context.peer().partition(":")
+    if kind == "unix":
+        return str(metadata.get("x-chatback-peer", "unix"))
+    return unquote(address.rpartition(":")[0]).strip("[]")
 
 
 def _check_decodable(request: Any) -> None:

@@ -3,17 +3,14 @@
 import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager
 
-import grpc
-
+from chatback.client import Answer, ChatBack, ChatBackError
 from chatback.v1 import chat_service_pb2, run_pb2
 from entrypoints.terminal.ctrl_c import CtrlC, Interrupted
 from entrypoints.terminal.failures import TerminalError
 from entrypoints.terminal.keyboard import Keyboard
-from entrypoints.terminal.run_events import follow
 from entrypoints.terminal.screen import Screen
-from entrypoints.terminal.session import Opening, Session
 from entrypoints.terminal.typesetting import Display
 
 LOST = "the connection is lost, the answer is not: it goes on when the service is back"
@@ -26,16 +23,16 @@ _CUTS = {
 class Answers:
     """Shows runs to their end."""
 
-    def __init__(self, session: Session, screen: Screen, keyboard: Keyboard, ctrl_c: CtrlC) -> None:
-        self._session = session
+    def __init__(self, service: ChatBack, screen: Screen, keyboard: Keyboard, ctrl_c: CtrlC) -> None:
+        self._service = service
         self._screen = screen
         self._keyboard = keyboard
         self._ctrl_c = ctrl_c
 
-    async def show(self, opening: Opening) -> None:
-        """Shows a run to its end. The first Ctrl-C cancels the run, the second leaves it alone.
+    async def show(self, answer: Answer) -> None:
+        """Shows an answer to its end. The first Ctrl-C cancels the run, the second leaves it alone.
 
-        Raises TerminalError if the run failed, Interrupted if Ctrl-C cancelled it, AioRpcError if it can't be watched.
+        Raises TerminalError if it failed, Interrupted if Ctrl-C cancelled it, ChatBackError if it can't be watched.
         """
         began, run = time.monotonic(), asyncio.get_running_loop().create_future()
         with (
@@ -43,16 +40,17 @@ class Answers:
             self._screen.answer() as display,
             self._stoppable(run, display) as stops,
         ):
-            last, model = await self._play(opening, run, display)
+            last, model = await self._play(answer, run, display)
         self._conclude(last, model, time.monotonic() - began)
         if stops and last.WhichOneof("event") == "cancelled":
             raise Interrupted
 
-    async def _play(self, opening: Opening, run: asyncio.Future[str], display: Display) -> tuple[run_pb2.RunEvent, str]:
+    async def _play(self, answer: Answer, run: asyncio.Future[str], display: Display) -> tuple[run_pb2.RunEvent, str]:
         """Shows the text and returns the last event, and the model that wrote."""
         event, model, has_text = run_pb2.RunEvent(), "", False
-        async with aclosing(follow(self._session, opening, lambda: display.remark(LOST))) as events:
-            async for event in events:
+        answer.on_break = lambda _: display.remark(LOST)
+        async with answer:
+            async for event in answer:
                 if not run.done():
                     run.set_result(event.run_id)
                 if event.HasField("started"):
@@ -84,8 +82,8 @@ class Answers:
     async def _cancel(self, run: asyncio.Future[str], display: Display) -> None:
         request = chat_service_pb2.CancelRunRequest(run_id=await run)
         try:
-            await self._session.call(self._session.chat.CancelRun, request)
-        except grpc.aio.AioRpcError:
+            await self._service.runs.CancelRun(request)
+        except ChatBackError:
             display.remark("the service can't be told to stop just now; Ctrl-C leaves the answer alone")
 
     def _conclude(self, last: run_pb2.RunEvent, model: str, seconds: float) -> None:

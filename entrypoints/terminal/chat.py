@@ -1,8 +1,11 @@
 """The chat: lines from the keyboard, answers on the screen, until /quit."""
 
-import uuid
+from contextlib import suppress
 
-from chatback.v1 import chat_service_pb2, conversation_pb2, model_service_pb2
+from chatback.client import ChatBack, ChatBackError
+from chatback.v1.auth_service_pb2 import LogoutRequest
+from chatback.v1.conversation_pb2 import MESSAGE_STATUS_STREAMING
+from chatback.v1.model_service_pb2 import ListModelsRequest
 from entrypoints.settings import Settings
 from entrypoints.terminal.answers import Answers
 from entrypoints.terminal.conversations import Conversations
@@ -10,10 +13,10 @@ from entrypoints.terminal.ctrl_c import CtrlC, Interrupted
 from entrypoints.terminal.failures import TerminalError, address, plain_errors
 from entrypoints.terminal.keyboard import Keyboard
 from entrypoints.terminal.screen import Screen
-from entrypoints.terminal.session import Session
 from entrypoints.terminal.sign_in import connect, log_in
 
 INTERRUPTED = 130
+GOODBYE_SECONDS = 2
 HELP = """\
 /new           begins a new conversation
 /list          lists your conversations, the newest first
@@ -31,28 +34,28 @@ async def chat(settings: Settings, email: str | None, password: str | None, conv
     """
     keyboard, screen = Keyboard(), Screen()
     with keyboard.restored():
-        async with connect(settings) as channel:
-            signed_in = await log_in(channel, settings, email, password)
-            session = Session(channel, signed_in.tokens)
+        signed_in = await log_in(settings, email, password)
+        async with connect(settings, signed_in.tokens) as service:
             try:
-                talk = Chat(settings, session, screen, keyboard)
+                talk = Chat(settings, service, screen, keyboard)
                 await talk.begin(signed_in.user.email, conversation_id)
                 return await talk.run()
             finally:
-                await session.end()
+                with suppress(ChatBackError):
+                    await service.auth.Logout(LogoutRequest(), timeout=GOODBYE_SECONDS)
 
 
 class Chat:
     """One person's talk with the service."""
 
-    def __init__(self, settings: Settings, session: Session, screen: Screen, keyboard: Keyboard) -> None:
+    def __init__(self, settings: Settings, service: ChatBack, screen: Screen, keyboard: Keyboard) -> None:
         self._settings = settings
-        self._session = session
+        self._service = service
         self._screen = screen
         self._keyboard = keyboard
         self._ctrl_c = CtrlC()
-        self._answers = Answers(session, screen, keyboard, self._ctrl_c)
-        self._conversations = Conversations(session)
+        self._answers = Answers(service, screen, keyboard, self._ctrl_c)
+        self._conversations = Conversations(service)
         self._conversation_id = ""
 
     async def begin(self, email: str, conversation_id: str | None) -> None:
@@ -112,7 +115,7 @@ class Chat:
                     await self._ask(line.encode(errors="replace").decode())
 
     async def _greet(self, email: str) -> None:
-        models = await self._session.call(self._session.models.ListModels, model_service_pb2.ListModelsRequest())
+        models = await self._service.models.ListModels(ListModelsRequest())
         model = next((model.name for model in models.models if model.is_default), "no model")
         self._screen.note(f"ChatBack on {address(self._settings)} · {model} · {email} · /help")
         self._screen.gap()
@@ -130,17 +133,13 @@ class Chat:
         if not shows_it:
             return
         messages = list(await self._conversations.last_messages(conversation))
-        unfinished = [message for message in messages if message.status == conversation_pb2.MESSAGE_STATUS_STREAMING]
+        unfinished = [message for message in messages if message.status == MESSAGE_STATUS_STREAMING]
         self._screen.note(conversation.title or "(no title)")
         self._screen.messages(message for message in messages if message not in unfinished)
         for message in unfinished:
-            await self._answers.show(chat_service_pb2.StreamRunRequest(run_id=message.run_id))
+            await self._answers.show(self._service.watch(message.run_id))
 
     async def _ask(self, question: str) -> None:
         if not self._conversation_id:
             self._conversation_id = await self._conversations.create(question)
-        await self._answers.show(
-            chat_service_pb2.SendMessageRequest(
-                conversation_id=self._conversation_id, content=question, request_id=str(uuid.uuid4())
-            )
-        )
+        await self._answers.show(self._service.send(self._conversation_id, question))

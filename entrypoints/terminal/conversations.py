@@ -5,10 +5,10 @@ import uuid
 from collections import deque
 from collections.abc import Sequence
 
+from chatback.client import ChatBack
 from chatback.v1 import conversation_pb2
 from chatback.v1 import conversation_service_pb2 as pb
 from entrypoints.terminal.failures import TerminalError
-from entrypoints.terminal.session import Session
 
 LISTED = 20
 SEARCHED = 100
@@ -19,17 +19,17 @@ _ID = re.compile(r"[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}")
 
 
 class Conversations:
-    """Makes, lists and finds them. All methods raise AioRpcError."""
+    """Makes, lists and finds them. All methods raise ChatBackError."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, service: ChatBack) -> None:
+        self._service = service
         self._listed: Sequence[conversation_pb2.Conversation] = ()
 
     async def create(self, first_line: str) -> str:
         """Makes a conversation with the line as its title, cut to 60 characters, and returns its id."""
         title = " ".join(first_line.split())[:TITLE_CHARACTERS]
         request = pb.CreateConversationRequest(title=title, request_id=str(uuid.uuid4()))
-        made = await self._session.call(self._session.conversations.CreateConversation, request)
+        made = await self._service.conversations.CreateConversation(request)
         return made.conversation.conversation_id
 
     async def newest(self) -> Sequence[conversation_pb2.Conversation]:
@@ -47,7 +47,7 @@ class Conversations:
             return self._of_number(int(name), self._listed or await self.newest())
         if _ID.fullmatch(name):
             request = pb.GetConversationRequest(conversation_id=name)
-            return (await self._session.call(self._session.conversations.GetConversation, request)).conversation
+            return (await self._service.conversations.GetConversation(request)).conversation
         return self._of_prefix(name, await self._page(SEARCHED))
 
     async def last_messages(self, conversation: conversation_pb2.Conversation) -> Sequence[conversation_pb2.Message]:
@@ -59,7 +59,7 @@ class Conversations:
             leaf_message_id=conversation.current_leaf_message_id,
         )
         while True:
-            page = await self._session.call(self._session.conversations.ListMessages, request)
+            page = await self._service.conversations.ListMessages(request)
             messages.extend(page.messages)
             if not page.next_page_token:
                 return messages
@@ -67,7 +67,7 @@ class Conversations:
 
     async def _page(self, size: int) -> Sequence[conversation_pb2.Conversation]:
         request = pb.ListConversationsRequest(page_size=size)
-        return (await self._session.call(self._session.conversations.ListConversations, request)).conversations
+        return (await self._service.conversations.ListConversations(request)).conversations
 
     @staticmethod
     def _of_number(number: int, listed: Sequence[conversation_pb2.Conversation]) -> conversation_pb2.Conversation:

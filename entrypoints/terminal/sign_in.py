@@ -1,70 +1,49 @@
 """Signing in to the running service from a terminal."""
 
 import getpass
-import json
 import signal
 import warnings
 
-import grpc
-
+from chatback.client import ChatBack, ChatBackError
 from chatback.v1 import auth_service_pb2 as pb
-from chatback.v1 import auth_service_pb2_grpc, user_pb2
+from chatback.v1 import user_pb2
 from entrypoints.operator import FILE, load_operator
 from entrypoints.settings import Settings
-from entrypoints.terminal.failures import CALL_SECONDS, TerminalError, address, plain_errors, reason_of
+from entrypoints.terminal.failures import CALL_SECONDS, TerminalError, address, plain_errors
 
 __all__ = ["TerminalError", "connect", "log_in", "sign_in"]
 
-# Only what may be repeated; how long a lost stream is waited for is for follow() to say.
-_RETRIED = (
-    {"service": "chatback.v1.ConversationService"},
-    {"service": "chatback.v1.ModelService"},
-    {"service": "chatback.v1.ChatService", "method": "CancelRun"},
-    {"service": "chatback.v1.AuthService", "method": "RefreshTokens"},
-)
-_RETRY_POLICY = {
-    "maxAttempts": 5,
-    "initialBackoff": "0.3s",
-    "maxBackoff": "2s",
-    "backoffMultiplier": 2,
-    "retryableStatusCodes": ["UNAVAILABLE"],
-}
-_OPTIONS = (
-    ("grpc.service_config", json.dumps({"methodConfig": [{"name": _RETRIED, "retryPolicy": _RETRY_POLICY}]})),
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 8_000),
-    ("grpc.http2.ping_timeout_ms", 8_000),
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 2_000),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-    ("grpc.max_receive_message_length", 64 << 20),
-    ("grpc.enable_http_proxy", 0),
-)
+PATIENCE_SECONDS = 30
+"""How long a lost connection is tried for before the run is left alone."""
 
 
 async def sign_in(settings: Settings, email: str | None, password: str | None) -> user_pb2.Tokens:
     """Returns tokens of the user that is named, of the data folder's operator otherwise. Raises TerminalError."""
-    async with connect(settings) as channel:
-        return (await log_in(channel, settings, email, password)).tokens
+    return (await log_in(settings, email, password)).tokens
 
 
-def connect(settings: Settings) -> grpc.aio.Channel:
-    """Returns a channel to the service: without TLS, past any proxy, and quick to notice that the other end is gone."""
-    return grpc.aio.insecure_channel(address(settings), options=_OPTIONS)
-
-
-async def log_in(
-    channel: grpc.aio.Channel, settings: Settings, email: str | None, password: str | None
-) -> pb.LoginResponse:
+async def log_in(settings: Settings, email: str | None, password: str | None) -> pb.LoginResponse:
     """Begins a session of the user that is named, of the data folder's operator otherwise. Raises TerminalError."""
     request = _credentials(settings, email, password)
     with plain_errors(settings):
         try:
-            return await auth_service_pb2_grpc.AuthServiceStub(channel).Login(request, timeout=CALL_SECONDS)
-        except grpc.aio.AioRpcError as error:
-            if reason_of(error) == "CREDENTIALS_INVALID" and email is None and password is None:
+            async with connect(settings) as service:
+                return await service.auth.Login(request)
+        except ChatBackError as error:
+            if error.reason == "CREDENTIALS_INVALID" and email is None and password is None:
                 raise TerminalError(_foreign_operator(settings)) from None
             raise
+
+
+def connect(settings: Settings, tokens: user_pb2.Tokens | None = None) -> ChatBack:
+    """Returns a client of the service: without TLS and past any proxy, for it is on this machine or near."""
+    return ChatBack(
+        address(settings),
+        credentials=tokens,
+        call_seconds=CALL_SECONDS,
+        patience_seconds=PATIENCE_SECONDS,
+        options=(("grpc.enable_http_proxy", 0),),
+    )
 
 
 def _credentials(settings: Settings, email: str | None, password: str | None) -> pb.LoginRequest:

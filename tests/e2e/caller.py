@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 from uuid import uuid4
@@ -29,7 +29,7 @@ CALL_SECONDS = 30
 WATCH_SECONDS = 60
 
 Metadata: TypeAlias = "Sequence[tuple[str, str | bytes]]"
-Call: TypeAlias = "Awaitable[Any] | AsyncIterator[Any]"
+Call: TypeAlias = "Awaitable[Any] | AsyncIterable[Any]"
 
 
 class SignedChannel:
@@ -122,12 +122,12 @@ async def sign_in(channel: grpc.aio.Channel, email: str, password: str = PASSWOR
     return Person(channel, await Client(channel).auth.Login(request))
 
 
-async def events_of(call: AsyncIterator[Any]) -> list[run_pb2.RunEvent]:
+async def events_of(call: AsyncIterable[Any]) -> list[run_pb2.RunEvent]:
     """Reads a stream to its end."""
     return [response.event async for response in call]
 
 
-async def until_text(call: AsyncIterator[Any]) -> list[run_pb2.RunEvent]:
+async def until_text(call: AsyncIterable[Any]) -> list[run_pb2.RunEvent]:
     """Reads a stream until the answer has begun; the call stays open, to be read on."""
     events: list[run_pb2.RunEvent] = []
     async for response in call:
@@ -159,7 +159,7 @@ class Failure:
 async def failure(call: Call) -> Failure:
     """Waits until the call failed, and tells how."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await _ended(call)
+        await ended(call)
     return failure_in(caught.value)
 
 
@@ -183,8 +183,9 @@ def failure_in(error: grpc.aio.AioRpcError) -> Failure:
     )
 
 
-async def _ended(call: Call) -> None:
-    if isinstance(call, AsyncIterator) or hasattr(call, "__aiter__"):
+async def ended(call: Call) -> None:
+    """Waits for the end of a call of either kind."""
+    if isinstance(call, AsyncIterable):
         async for _ in call:
             pass
     else:

@@ -47,7 +47,9 @@ def endpoint(model_server: OpenAIEndpoint) -> OpenAIEndpoint:
 
 
 @pytest.fixture(scope="session")
-def service(template: Path, tmp_path_factory: pytest.TempPathFactory, model_server: OpenAIEndpoint) -> Iterator[Service]:
+def service(
+    template: Path, tmp_path_factory: pytest.TempPathFactory, model_server: OpenAIEndpoint
+) -> Iterator[Service]:
     """The service that tests share. At the end none of them may have made it fail where it should not."""
     folder = copied(template, tmp_path_factory.mktemp("shared") / "data")
     with running(

@@ -121,7 +121,8 @@ async def test_a_request_id_is_its_callers_alone(me: Person, stranger: Person) -
 async def test_pages_show_every_conversation_once_newest_activity_first(me: Person) -> None:
     made = [await me.converse(f"{number}") for number in range(5)]
     await update(me, made[1].conversation_id, title="1, changed")
-    titles, token = [], ""
+    titles: list[str] = []
+    token = ""
     while not titles or token:
         page = await me.conversations.ListConversations(pb.ListConversationsRequest(page_size=2, page_token=token))
         titles += [conversation.title for conversation in page.conversations]
@@ -150,7 +151,7 @@ async def test_a_page_that_ends_the_list_has_no_token(me: Person) -> None:
 
 async def test_a_negative_page_size_is_refused(me: Person) -> None:
     made = await me.converse()
-    lists = [
+    lists: list[Call] = [
         me.conversations.ListConversations(pb.ListConversationsRequest(page_size=-1)),
         me.conversations.ListMessages(pb.ListMessagesRequest(conversation_id=made.conversation_id, page_size=-1)),
     ]
@@ -167,7 +168,7 @@ async def test_a_page_token_is_good_for_its_caller_and_query_alone(me: Person, s
     first = await me.conversations.ListConversations(pb.ListConversationsRequest(page_size=1, query="title"))
     token = first.next_page_token
     spoiled = ("B" if token[0] == "A" else "A") + token[1:]
-    calls = [
+    calls: list[Call] = [
         stranger.conversations.ListConversations(pb.ListConversationsRequest(query="title", page_token=token)),
         me.conversations.ListConversations(pb.ListConversationsRequest(query="other", page_token=token)),
         me.conversations.ListConversations(pb.ListConversationsRequest(page_token=token)),
@@ -195,7 +196,8 @@ async def test_messages_come_in_pages_oldest_first(me: Person, endpoint: OpenAIE
     conversation_id = (await me.converse()).conversation_id
     for question in ("one", "two"):
         await me.ask(conversation_id, question)
-    contents, token = [], ""
+    contents: list[str] = []
+    token = ""
     while not contents or token:
         request = pb.ListMessagesRequest(conversation_id=conversation_id, page_size=3, page_token=token)
         page = await me.conversations.ListMessages(request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,12 @@ def health_of(channel: grpc.aio.Channel) -> Any:
 
 
 def reflection(channel: grpc.aio.Channel, version: str) -> Any:
-    call: Any = channel.stream_stream(
+    ask: Any = channel.unary_stream(  # to the server, a stream of one request
         f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
         request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
         response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
     )
-    return call(iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=10)
+    return ask(reflection_pb2.ServerReflectionRequest(list_services=""), timeout=10)
 
 
 @asynccontextmanager
@@ -44,6 +44,13 @@ async def visiting(service: Service) -> AsyncIterator[Person]:
     """Signs up with a service that this test started."""
     async with grpc.aio.insecure_channel(service.target) as channel:
         yield await sign_up(channel)
+
+
+@asynccontextmanager
+async def elsewhere(me: Person, service: Service) -> AsyncIterator[Person]:
+    """Gives the same user, with the same tokens, at another process."""
+    async with grpc.aio.insecure_channel(service.target) as channel:
+        yield Person(channel, auth_service_pb2.LoginResponse(tokens=me.tokens, user=me.user))
 
 
 @pytest.mark.parametrize("name", ["", *(f"chatback.v1.{name}" for name in SERVICES)])
@@ -105,8 +112,7 @@ async def test_after_the_drain_time_an_answer_ends_with_what_it_has(
 ) -> None:
     endpoint.script(answer("Hello", asyncio.Event()))
     with running(tmp_path / "data", **service.urls, openai_base_url=endpoint.base_url, drain_seconds=0.2) as leaving:
-        async with grpc.aio.insecure_channel(leaving.target) as channel:
-            there = Person(channel, auth_service_pb2.LoginResponse(tokens=me.tokens, user=me.user))
+        async with elsewhere(me, leaving) as there:
             call = there.send((await there.converse()).conversation_id)
             run_id = (await until_text(call))[0].run_id
             leaving.signal(signal.SIGINT)
@@ -122,11 +128,10 @@ async def test_a_second_signal_does_not_wait_and_streams_end_with_their_cursor(
 ) -> None:
     endpoint.script(answer("Hello", asyncio.Event()))
     with running(tmp_path / "data", **service.urls, openai_base_url=endpoint.base_url, drain_seconds=60) as leaving:
-        async with grpc.aio.insecure_channel(leaving.target) as channel:
-            there = Person(channel, auth_service_pb2.LoginResponse(tokens=me.tokens, user=me.user))
+        async with elsewhere(me, leaving) as there:
             call = there.send((await there.converse()).conversation_id)
             seen = await until_text(call)
-            await not_serving(channel, leaving)
+            await not_serving(there.channel, leaving)
             leaving.signal()
             refusal = await failure(call)
         assert await leaving.ended(10) == 0
@@ -151,8 +156,7 @@ async def test_after_a_kill_the_next_start_ends_every_answer_with_what_was_shown
             assert await killed.ended() == -signal.SIGKILL
             assert set(await asyncio.gather(*watching)) == {grpc.StatusCode.UNAVAILABLE}
     with running(data_dir) as recovered:
-        async with grpc.aio.insecure_channel(recovered.target) as channel:
-            back = Person(channel, auth_service_pb2.LoginResponse(tokens=me.tokens, user=me.user))
+        async with elsewhere(me, recovered) as back:
             for seen in shown:
                 await check_ended_as_lost(back, seen)
             conversation_id = shown[0][0].started.conversation_id
@@ -163,12 +167,11 @@ async def test_after_a_kill_the_next_start_ends_every_answer_with_what_was_shown
 
 async def keep_reading(call: Any, seen: list[run_pb2.RunEvent]) -> grpc.StatusCode:
     """Collects events until the stream breaks, and says how it broke."""
-    try:
+    with suppress(grpc.aio.AioRpcError):
         async for response in call:
-            seen.append(response.event)
-    except grpc.aio.AioRpcError as error:
-        return error.code()
-    return grpc.StatusCode.OK
+            seen.append(response.event)  # noqa: PERF401 - what came before the break has to be kept
+    code: grpc.StatusCode = await call.code()
+    return code
 
 
 async def check_ended_as_lost(me: Person, seen: list[run_pb2.RunEvent]) -> None:
@@ -230,15 +233,16 @@ async def test_with_servers_elsewhere_none_is_embedded(service: Service, tmp_pat
 async def test_without_redis_calls_go_on(
     service: Service, tmp_path: Path, me: Person, endpoint: OpenAIEndpoint
 ) -> None:
-    with external(tmp_path / "cache", "valkey") as (redis_url, redis):
-        with running(tmp_path / "data", **{**service.urls, "redis_url": redis_url}, calls_burst=100) as replica:
-            async with grpc.aio.insecure_channel(replica.target) as channel:
-                there = Person(channel, auth_service_pb2.LoginResponse(tokens=me.tokens, user=me.user))
-                conversation = await there.converse()
-                kill_all(redis)
-                for _ in range(20):
-                    assert (await there.auth.GetCurrentUser(WHO)).user == me.user
-                assert (await there.ask(conversation.conversation_id))[-1].HasField("completed")
+    with (
+        external(tmp_path / "cache", "valkey") as (redis_url, redis),
+        running(tmp_path / "data", **{**service.urls, "redis_url": redis_url}, calls_burst=100) as replica,
+    ):
+        async with elsewhere(me, replica) as there:
+            conversation = await there.converse()
+            kill_all(redis)
+            for _ in range(20):
+                assert (await there.auth.GetCurrentUser(WHO)).user == me.user
+            assert (await there.ask(conversation.conversation_id))[-1].HasField("completed")
     assert "Traceback" not in replica.said
 
 
@@ -268,12 +272,11 @@ async def until_answered(me: Person) -> None:
     """Calls until the service has its database again, for 5 seconds."""
     async with asyncio.timeout(5):
         while True:
-            try:
-                await me.auth.GetCurrentUser(WHO)
+            call: Any = me.auth.GetCurrentUser(WHO)
+            if await call.code() is grpc.StatusCode.OK:
                 return
-            except grpc.aio.AioRpcError as error:
-                assert error.code() is grpc.StatusCode.UNAVAILABLE
-                await asyncio.sleep(0.05)
+            assert await call.code() is grpc.StatusCode.UNAVAILABLE
+            await asyncio.sleep(0.05)
 
 
 def kill_all(server: psutil.Process) -> None:

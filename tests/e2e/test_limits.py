@@ -19,7 +19,9 @@ STREAMS = 2
 
 
 @pytest.fixture(scope="module")
-def narrow(service: Service, model_server: OpenAIEndpoint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def narrow(
+    service: Service, model_server: OpenAIEndpoint, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
     """A replica beside the shared service that allows little, and hashes as slowly as production does."""
     with running(
         tmp_path_factory.mktemp("narrow") / "data",
@@ -67,9 +69,7 @@ async def test_one_callers_limit_is_nobody_elses(guest: Person, stranger: Person
     assert await Client(near, stranger.tokens.access_token).auth.GetCurrentUser(WHO)
 
 
-async def test_a_caller_has_so_many_open_streams_and_gets_a_place_back(
-    guest: Person, endpoint: OpenAIEndpoint
-) -> None:
+async def test_a_caller_has_so_many_open_streams_and_gets_a_place_back(guest: Person, endpoint: OpenAIEndpoint) -> None:
     gate = asyncio.Event()
     endpoint.script(answer("Hello", gate))
     made = [(await guest.converse()).conversation_id for _ in range(STREAMS + 1)]

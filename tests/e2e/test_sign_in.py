@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import unicodedata
+from collections.abc import Awaitable
 from pathlib import Path
 
 import grpc
@@ -20,11 +21,11 @@ from tests.fakes.openai_endpoint import OpenAIEndpoint, answer
 WHO = pb.GetCurrentUserRequest()
 
 
-def refresh(client: Client, token: str) -> pb.RefreshTokensResponse:
+def refresh(client: Client, token: str) -> Awaitable[pb.RefreshTokensResponse]:
     return client.auth.RefreshTokens(pb.RefreshTokensRequest(refresh_token=token))
 
 
-def change(person: Person, current: str, new: str) -> pb.ChangePasswordResponse:
+def change(person: Person, current: str, new: str) -> Awaitable[pb.ChangePasswordResponse]:
     return person.auth.ChangePassword(pb.ChangePasswordRequest(current_password=current, new_password=new))
 
 

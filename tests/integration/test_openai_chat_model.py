@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from time import perf_counter
 
+import aiohttp
 import pytest
 
 from adapters.openai.chat_model import OpenAIChatModel
@@ -205,13 +206,19 @@ class TestRefusals:
         (refusal(401, code="invalid_api_key"), ModelKeyRefused), (refusal(403), ModelKeyRefused),
         (refusal(404), ModelUnknown), (refusal(400, code="model_not_found"), ModelUnknown),
         (refusal(403, code="model_not_found"), ModelUnknown), (refusal(400), ModelRefused),
-        (refusal(422), ModelRefused), (refusal(302), ModelRefused),
+        (refusal(422), ModelRefused),
         (refusal(429, code="insufficient_quota"), ModelRateLimited),
         (refusal(501), ModelUnavailable)])
     async def test_each_has_its_error_and_is_not_tried_again(
             self, endpoint: OpenAIEndpoint, model: OpenAIChatModel, script: Script, error: type[ModelError]) -> None:
         endpoint.script(script)
         assert type((await failure_of(model))[1]) is error
+        assert len(endpoint.requests) == 1
+
+    async def test_a_redirect_is_not_followed_so_the_key_goes_nowhere_else(
+            self, endpoint: OpenAIEndpoint, model: OpenAIChatModel) -> None:
+        endpoint.script(Script([], status=307, headers={"Location": "/v1/elsewhere"}), answer("Hello"))
+        assert isinstance((await failure_of(model))[1], ModelRefused)
         assert len(endpoint.requests) == 1
 
     async def test_the_endpoints_words_and_the_key_stay_out_of_the_error(
@@ -418,5 +425,5 @@ class TestClosing:
         await text_of(model)
         await text_of(model)
         await model.close()
-        gc.collect()  # an unclosed session or connection warns here, and warnings are errors
         await asyncio.wait_for(endpoint.requests[0].disconnected.wait(), 0.1)
+        assert not [it for it in gc.get_objects() if isinstance(it, aiohttp.ClientResponse) and not it.closed]

@@ -30,6 +30,8 @@ class Call:
     def __init__(self, request: ChatRequest) -> None:
         self.request = request
         self.closed = False
+        self.may_close = asyncio.Event()
+        self.may_close.set()
         self._coming: asyncio.Queue[str | Finish | Exception | None] = asyncio.Queue()
 
     @property
@@ -57,6 +59,7 @@ class Call:
                     raise piece
                 yield piece
         finally:
+            await self.may_close.wait()
             self.closed = True
 
 

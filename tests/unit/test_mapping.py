@@ -115,7 +115,8 @@ def test_a_failed_run_shows_why_and_when() -> None:
 
 def event_of(body: EventBody) -> run_pb2.RunEvent:
     conversation = a_conversation()
-    return mapping.event_to_proto(an_event(a_run(conversation, an_answer(conversation), attempt=2), 7, body))
+    event = an_event(a_run(conversation, an_answer(conversation), attempt=2), 7, body)
+    return mapping.with_event(chat_service_pb2.SendMessageResponse(), event).event
 
 
 ANSWER = an_answer(a_conversation(), content="No.", usage=Usage(7, 3))

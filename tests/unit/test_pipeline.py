@@ -490,6 +490,7 @@ async def test_a_stream_that_ended_is_counted_no_more(house: House) -> None:
     for call in calls:
         assert await call.read() is grpc.aio.EOF
     await until_open(house, 0)
+    assert not house.gate.pipeline._streams
 
 
 async def test_a_stream_that_failed_is_counted_no_more(house: House) -> None:

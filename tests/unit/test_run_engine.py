@@ -278,6 +278,18 @@ async def test_cancelling_twice_ends_a_run_once(replica: Replica) -> None:
     assert [event.is_last for event in await watcher.all()].count(True) == 1
 
 
+async def test_the_first_reason_to_stop_a_run_stands(replica: Replica) -> None:
+    watcher = await asked_and_heard(replica, "It wi")
+    call = await replica.call()
+    call.may_close.clear()
+    replica.engine.cancel(watcher.run_id)
+    draining = asyncio.create_task(replica.engine.drain(0))
+    await settled()
+    call.may_close.set()
+    await draining
+    assert (await watcher.all())[-1].body == Cancelled()
+
+
 async def test_cancelling_an_ended_run_changes_nothing(replica: Replica) -> None:
     watcher = await replica.answered("Yes.")
     replica.engine.cancel(watcher.run_id)
@@ -362,11 +374,11 @@ async def test_a_lease_that_is_renewed_in_time_is_kept(replica: Replica) -> None
 
 async def test_a_replica_that_has_not_joined_yet_has_no_lease_to_lose(database: FakeDatabase) -> None:
     replica = Replica(database)
+    before = replica.engine.replica_id
     await replica.engine.renew_lease()
     async with replica.at_work():
-        old = replica.engine.replica_id
         await settled()
-        assert replica.engine.replica_id == old
+        assert replica.engine.replica_id == before
 
 
 class SlowRegistry(FakeReplicaRegistry):
@@ -645,6 +657,19 @@ async def test_a_watcher_may_come_at_any_moment_with_any_cursor(replica: Replica
     await come()
     for cursor, watching in watchers:
         assert await watching == replica.logged(run_id)[cursor:]
+
+
+async def test_what_is_both_in_the_log_and_handed_over_is_shown_once(replica: Replica) -> None:
+    made = await asked(replica)
+    late = Watcher(await replica.chat.stream(replica.caller, made.run_id, 0))
+    call = await replica.call()
+    for number in range(3):
+        call.say(f"{number} ")
+        await replica.has_logged(made.run_id, number + 2)
+    watching = asyncio.create_task(late.all())
+    await settled()
+    call.finish()
+    assert await watching == replica.logged(made.run_id)
 
 
 async def test_a_watcher_that_is_slow_misses_nothing(replica: Replica) -> None:

@@ -5,12 +5,11 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import cache
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, cast
 
 import grpc
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import MethodOptions
-from google.protobuf.message import Message
 
 from chatback.client.errors import ChatBackError, from_status
 from chatback.client.pauses import Pauses
@@ -24,7 +23,6 @@ REFRESH = "/chatback.v1.AuthService/RefreshTokens"
 
 Details: TypeAlias = grpc.aio.ClientCallDetails
 Continuation: TypeAlias = Callable[[Details, Any], Awaitable[Any]]
-Q = TypeVar("Q")
 Unary: TypeAlias = "grpc.aio.UnaryUnaryCall[Any, Any]"
 
 
@@ -78,7 +76,7 @@ class _Attempts:
     """One call, as often as it takes."""
 
     def __init__(
-        self, tokens: TokenSource, continuation: Continuation, details: Details, request: Message, seconds: float
+        self, tokens: TokenSource, continuation: Continuation, details: Details, request: Any, seconds: float
     ) -> None:
         self._tokens = tokens
         self._continuation = continuation
@@ -139,18 +137,17 @@ def _path(details: Details) -> str:
     return path.decode() if isinstance(path, bytes) else path
 
 
-def _repeatable(request: Message) -> Message:
+def _repeatable(request: Any) -> Any:
     """Gives the request a request_id if it can have one and has none."""
     if getattr(request, "request_id", None) != "":
         return request
-    copy = type(request)()
-    copy.CopyFrom(request)
-    copy.request_id = str(uuid.uuid4())  # type: ignore[attr-defined]  # it has the attribute: see above
+    copy = type(request)(request_id=str(uuid.uuid4()))
+    copy.MergeFrom(request)
     return copy
 
 
 @cache
 def _is_idempotent(path: str) -> bool:
     name = path.removeprefix("/").replace("/", ".")
-    options = descriptor_pool.Default().FindMethodByName(name).GetOptions()  # type: ignore[no-untyped-call]
+    options = descriptor_pool.Default().FindMethodByName(name).GetOptions()
     return path == REFRESH or options.idempotency_level != MethodOptions.IDEMPOTENCY_UNKNOWN

@@ -1,0 +1,91 @@
+"""The whole of the HTTP side as one ASGI application: the API, and the pages beside it."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from application.ports.clock import Clock
+from entrypoints.grpc.pipeline import REQUEST_ID
+from entrypoints.rest.answers import Answer
+from entrypoints.rest.body import Headers, discard
+from entrypoints.rest.failures import answer_for
+from entrypoints.rest.refusals import Refused
+from entrypoints.rest.routes import not_allowed
+from entrypoints.rest.transcoder import Transcoder
+
+Page = Callable[[], Awaitable[Answer]]
+FOLDER = Path(__file__).parent
+FILES = {"/openapi.json": ("openapi.json", b"application/json"), "/docs": ("docs.html", b"text/html; charset=utf-8")}
+
+REQUEST_HEADERS = ("authorization", "content-type", "last-event-id", "traceparent", "x-chatback-user", "x-request-id")
+
+
+@dataclass(frozen=True, slots=True)
+class RestApp:
+    """Answers requests, also those that go wrong. `pages` are what is not the API, by path."""
+
+    transcoder: Transcoder
+    pages: Mapping[str, Page]
+    clock: Clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one HTTP request."""
+        headers = dict(scope["headers"])
+        request_id = self._request_id(headers)
+        try:
+            if page := self.pages.get(scope["path"]):
+                await _show(page, scope["method"], send, request_id)
+            else:
+                await self.transcoder.serve(scope, headers, request_id, receive, send)
+        except Exception as error:  # noqa: BLE001 - logged there, with the incident that the caller is told
+            answer = answer_for(error, self.clock, request_id)
+            await _send(answer, send, receive if isinstance(error, Refused) and error.unread else None, request_id)
+
+    def _request_id(self, headers: Headers) -> str:
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
+        return given if REQUEST_ID.fullmatch(given) else str(self.clock.new_id())
+
+
+def files() -> dict[str, Page]:
+    """Returns the pages that lie beside this module as files."""
+    found = {path: (FOLDER / name, kind) for path, (name, kind) in FILES.items() if (FOLDER / name).exists()}
+    return {path: _file(Answer(200, file.read_bytes(), kind)) for path, (file, kind) in found.items()}
+
+
+def with_cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
+    """Returns the application, open to scripts of pages from these origins; `*` is any. They send no cookies."""
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
+        allow_headers=REQUEST_HEADERS,
+        expose_headers=("retry-after", "x-request-id"),
+    )
+
+
+async def _show(page: Page, verb: str, send: Send, request_id: str) -> None:
+    if verb not in ("GET", "HEAD"):
+        raise not_allowed(["GET", "HEAD"])
+    await (await page()).send(send, request_id)
+
+
+async def _send(answer: Answer, send: Send, unread: Receive | None, request_id: str) -> None:
+    if unread is None:
+        await answer.send(send, request_id)
+        return
+    closing = Answer(answer.status, answer.body, headers=(*answer.headers, (b"connection", b"close")))
+    await closing.send(send, request_id, ends=False)
+    await discard(unread)
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _file(answer: Answer) -> Page:
+    async def page() -> Answer:
+        return answer
+
+    return page

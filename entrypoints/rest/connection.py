@@ -1,0 +1,101 @@
+"""One HTTP connection, with the bounds that uvicorn's own has not: on the size of a request's head and on its time."""
+
+import asyncio
+from typing import Any, NoReturn
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from entrypoints.rest.failures import refusal_answer
+from entrypoints.rest.refusals import (
+    HEADERS_TOO_LARGE,
+    LENGTH_MISSING,
+    NOT_HTTP,
+    REQUEST_TOO_SLOW,
+    Refusal,
+    Refused,
+)
+
+HEAD_BYTES = 16 << 10
+HEAD_SECONDS = 10
+"""How long a head may take: from when the connection was made, or from its first byte on."""
+WITH_BODY = (b"POST", b"PUT", b"PATCH")
+LENGTHS = (b"content-length", b"transfer-encoding")
+
+
+class Connection(HttpToolsProtocol):
+    """Refuses what is no request, too large or too slow, before the application sees it, in the words of the API."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._refusal = NOT_HTTP
+        self._in_head = True
+        self._head_bytes = 0
+        self._hurry: asyncio.TimerHandle | None = None
+        self._cycles: list[RequestResponseCycle] = []
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begins to wait for the first head."""
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tells every request that is being answered; uvicorn tells the newest alone, whatever it waits behind."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+        for cycle in self._cycles:
+            cycle.disconnected = not cycle.response_complete
+            cycle.message_event.set()
+
+    def data_received(self, data: bytes) -> None:
+        """Takes what came; what is no head yet must become one in time, and in little space."""
+        if self._in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._in_head and self._head_bytes > HEAD_BYTES:
+            self._give_up(HEADERS_TOO_LARGE)
+        elif self.cycle is None or self.cycle.response_complete:
+            self._expect_head()
+
+    def on_headers_complete(self) -> None:
+        """Lets the application have the request, unless it is refused here."""
+        self._stop_waiting()
+        self._in_head, self._head_bytes = False, 0
+        names = {name for name, _ in self.headers}
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > HEAD_BYTES:
+            self._refuse(HEADERS_TOO_LARGE)
+        if self.parser.get_method() in WITH_BODY and names.isdisjoint(LENGTHS):
+            self._refuse(LENGTH_MISSING)
+        super().on_headers_complete()
+        self._cycles = [*(cycle for cycle in self._cycles if not cycle.response_complete), self.cycle]
+
+    def on_message_complete(self) -> None:
+        """Begins to count the next head."""
+        super().on_message_complete()
+        self._in_head = True
+
+    def send_400_response(self, msg: str) -> None:
+        """Tells why there is no request, and closes."""
+        answer = refusal_answer(Refused(self._refusal))
+        head = STATUS_LINE[answer.status] + b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        self.transport.write(head % (answer.media_type, len(answer.body)) + answer.body)
+        self.transport.close()
+
+    def _refuse(self, refusal: Refusal) -> NoReturn:
+        """Stops the parser, which then has a refusal sent."""
+        self._refusal = refusal
+        raise Refused(refusal)
+
+    def _give_up(self, refusal: Refusal) -> None:
+        self._refusal = refusal
+        self.send_400_response(refusal.message)
+
+    def _expect_head(self) -> None:
+        if self._hurry is None:
+            self._hurry = self.loop.call_later(HEAD_SECONDS, self._give_up, REQUEST_TOO_SLOW)
+
+    def _stop_waiting(self) -> None:
+        if self._hurry is not None:
+            self._hurry.cancel()
+            self._hurry = None

@@ -1,0 +1,109 @@
+"""The HTTP server, in the process and the event loop of the gRPC server, to which it is a client."""
+
+import asyncio
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import uvicorn
+from starlette.types import ASGIApp
+
+from entrypoints.rest.connection import Connection
+
+KEEP_ALIVE_SECONDS = 75
+UNACKNOWLEDGED_MS = 60_000
+"""How long a client may leave what it was sent unacknowledged or unread."""
+PARENT_LENGTH = 80
+"""Socket paths past 107 bytes are refused."""
+
+
+class RestServer(uvicorn.Server):
+    """Serves an application on a socket that listens already."""
+
+    def __init__(
+        self, app: ASGIApp, listener: socket.socket, *, trusted_proxies: tuple[str, ...], grace_seconds: int
+    ) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                loop="none",
+                http=Connection,
+                ws="none",
+                lifespan="off",
+                interface="asgi3",
+                log_config=None,
+                log_level="error",
+                access_log=False,
+                server_header=False,
+                proxy_headers=bool(trusted_proxies),
+                forwarded_allow_ips=list(trusted_proxies),
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=grace_seconds,
+            )
+        )
+        self._listener = listener
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._listener.getsockname()[1])
+
+    def start(self, on_death: Callable[[asyncio.Task[None]], None]) -> None:
+        """Begins to serve; `on_death` is told if that ends before `stop`."""
+        self._on_death = on_death
+        self._task = asyncio.create_task(self.serve([self._listener]), name="REST server")
+        self._task.add_done_callback(on_death)
+
+    async def stop(self) -> None:
+        """Takes no new requests, and returns when those that are being answered have ended or the grace is over."""
+        self._task.remove_done_callback(self._on_death)
+        self.should_exit = True
+        await self._task
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves signals to the service."""
+        yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Returns a socket that takes connections. Raises OSError."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Connections inherit these: a client that vanished without a word is found out by them.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
+
+
+@contextmanager
+def private_address() -> Iterator[str]:
+    """Yields an address for gRPC on a unix socket that no other user can reach."""
+    parent = None if len(tempfile.gettempdir()) <= PARENT_LENGTH else Path("/tmp")  # noqa: S108 - private, by mkdtemp
+    with tempfile.TemporaryDirectory(prefix="chatback-", dir=parent) as folder:
+        yield f"unix:{folder}/grpc.sock"
+
+
+def channel_to(address: str) -> grpc.aio.Channel:
+    """Returns the channel that all requests share; what the server answers is its own business, so of any size."""
+    return grpc.aio.insecure_channel(
+        address,
+        options=[
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.max_metadata_size", 64 << 10),
+            ("grpc.enable_retries", 0),
+            ("grpc.enable_http_proxy", 0),
+        ],
+    )

@@ -118,7 +118,7 @@ class Chat:
             )
             await work.commit()
         subscription = self.hub.subscribe(run_id)
-        self.engine.start(begun.run, owner, begun.answer, begun.question.message_id)
+        self.engine.start(begun.run, owner, begun.question, begun.answer)
         return begun.run, begun.started, subscription
 
     def _left_behind(self, begun: tuple[Run, RunEvent, Subscription] | UUID) -> None:

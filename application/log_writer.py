@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from uuid import UUID
 
@@ -58,11 +59,11 @@ class Transcript:
         self._open.append(text)
         self.unwritten += len(text)
 
-    def seal(self, make: Callable[["Transcript", str], RunEvent]) -> RunEvent:
-        """Closes the open piece: from here on its payload never changes."""
-        text = "".join(self._open)
+    def seal(self, now: datetime) -> RunEvent:
+        """Closes the open piece as the next event: from here on its payload never changes."""
+        run, body = self.run, TextDelta("".join(self._open))
         self._open.clear()
-        self._sealed = make(self, text)
+        self._sealed = RunEvent(run.workspace_id, run.run_id, self.seq + 1, run.attempt, now, body)
         return self._sealed
 
     def settle(self) -> None:
@@ -169,7 +170,8 @@ class LogWriter:
         self._busy.clear()
         try:
             if batch:
-                await self._commit(batch, [transcript.seal(self._delta) for transcript in batch])
+                now = self.clock.now()
+                await self._commit(batch, [transcript.seal(now) for transcript in batch])
                 self.telemetry.log_written(len(batch), loop.time() - since)
         finally:
             self._round.set_result(None)
@@ -200,13 +202,14 @@ class LogWriter:
             self.hub.publish([event])
 
     async def _end(self, transcript: Transcript, outcome: FinishReason | Failed | Cancelled, usage: Usage) -> Ending:
-        tail = [transcript.seal(self._delta)] if transcript.is_open else []
+        now = self.clock.now()
+        tail = [transcript.seal(now)] if transcript.is_open else []
         content = "".join(
             [*transcript.texts, *(event.body.text for event in tail if isinstance(event.body, TextDelta))]
         )
         message = replace(transcript.message, content=content)
         run = replace(transcript.run, last_seq=transcript.seq)
-        ending = end(run, message, outcome, usage=usage, tail=tail, now=self.clock.now())
+        ending = end(run, message, outcome, usage=usage, tail=tail, now=now)
         await self._held(partial(self.run_log.finish, self.replica_id, ending))
         return ending
 
@@ -226,9 +229,3 @@ class LogWriter:
             raise ReplicaFenced
         if transcript.refused is not None:
             raise transcript.refused
-
-    def _delta(self, transcript: Transcript, text: str) -> RunEvent:
-        run = transcript.run
-        return RunEvent(
-            run.workspace_id, run.run_id, transcript.seq + 1, run.attempt, self.clock.now(), TextDelta(text)
-        )

@@ -55,7 +55,7 @@ class Generation:
 
     writer: LogWriter
     transcript: Transcript
-    parent_message_id: UUID
+    question: Message
     task: asyncio.Task[None] | None = None
     began: bool = False
     listens: bool = True
@@ -119,14 +119,14 @@ class RunEngine:
             raise DatabaseUnavailable from None
         return self.replica_id
 
-    def start(self, run: Run, owner: UUID, message: Message, parent_message_id: UUID) -> None:
+    def start(self, run: Run, owner: UUID, question: Message, answer: Message) -> None:
         """Generates the answer to a run that is in the log with its `started` event.
 
         Does nothing if this replica was fenced since the run got its owner: then it is an orphan like others.
         """
         if owner != self.replica_id:
             return
-        generation = Generation(self._writer, self._writer.open(run, message), parent_message_id)
+        generation = Generation(self._writer, self._writer.open(run, answer), question)
         self._generations[run.run_id] = generation
         self.telemetry.run_started()
         generation.task = asyncio.create_task(self._make(generation), name=f"run {run.run_id}")
@@ -288,7 +288,7 @@ class RunEngine:
 
     async def _listen(self, generation: Generation) -> tuple[Outcome, Usage]:
         transcript, writer = generation.transcript, generation.writer
-        request = await self._request(transcript.run, generation.parent_message_id)
+        request = await self._request(transcript.run, generation.question)
         clock, observe = asyncio.get_running_loop().time, self.telemetry.first_token
         last = clock()
         async with aclosing(self.model.stream(request)) as pieces:
@@ -301,17 +301,18 @@ class RunEngine:
                 await writer.write(transcript, storable(piece))
         raise ModelStreamBroken
 
-    async def _request(self, run: Run, parent_message_id: UUID) -> ChatRequest:
+    async def _request(self, run: Run, question: Message) -> ChatRequest:
         return ChatRequest(
-            run.model, await self._turns(run, parent_message_id), run.options.temperature, run.options.max_output_tokens
+            run.model, await self._turns(run, question), run.options.temperature, run.options.max_output_tokens
         )
 
-    async def _turns(self, run: Run, parent_message_id: UUID) -> Sequence[Turn]:
+    async def _turns(self, run: Run, question: Message) -> Sequence[Turn]:
         budget = self.catalog.get(run.model).prompt_budget
-        async with self.unit_of_work.reading() as work:
-            return build_prompt(
-                await work.messages.newest_first(run.workspace_id, parent_message_id, budget * 3), budget
-            )
+        earlier: Sequence[Message] = ()
+        if question.parent_message_id is not None:
+            async with self.unit_of_work.reading() as work:
+                earlier = await work.messages.newest_first(run.workspace_id, question.parent_message_id, budget * 3)
+        return build_prompt([question, *earlier], budget)
 
 
 def _hand_over(if_left: Callable[[T], None], task: asyncio.Task[T]) -> None:

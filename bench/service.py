@@ -35,16 +35,29 @@ class Server:
 
 @contextmanager
 def site(say: Callable[[str], None]) -> Iterator[Site]:
-    """Makes a folder with running PostgreSQL and Valkey; of all this, logs alone are left, and only after an error."""
-    folder = Path(tempfile.mkdtemp(prefix="chatback-bench-"))
+    """Makes a folder for logs and runs PostgreSQL and Valkey; nothing is left of it, except logs after an error."""
     with (
+        _logs() as folder,
         tempfile.TemporaryDirectory(prefix="chatback-bench-servers-") as servers,
         embedded_servers(Path(servers), postgres=True, valkey=True, say=say) as urls,
     ):
         if urls.database_url is None or urls.redis_url is None:
             raise BenchError("the embedded servers were asked for and gave no address")
         yield Site(folder, urls.database_url, urls.redis_url)
-    shutil.rmtree(folder)
+
+
+@contextmanager
+def _logs() -> Iterator[Path]:
+    """Makes a folder that is kept only if something could not be measured: then the error names a log in it."""
+    folder, kept = Path(tempfile.mkdtemp(prefix="chatback-bench-")), False
+    try:
+        yield folder
+    except BenchError:
+        kept = True
+        raise
+    finally:
+        if not kept:
+            shutil.rmtree(folder)
 
 
 @contextmanager
@@ -60,6 +73,7 @@ def service(place: Site, model_port: int) -> Iterator[Server]:
         "CHATBACK_DATABASE_POOL_SIZE": str(POOL_SIZE),
         "CHATBACK_REDIS_URL": place.redis_url,
         "CHATBACK_GRPC_PORT": str(port),
+        "CHATBACK_REST_PORT": str(free_port()),
         "CHATBACK_OPENAI_BASE_URL": f"http://127.0.0.1:{model_port}/v1",
         "CHATBACK_OPENAI_API_KEY": "bench",
         "CHATBACK_CHAT_MODEL": "bench",

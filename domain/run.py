@@ -167,6 +167,8 @@ class Ending:
 
 def storable(text: str) -> str:
     """Returns a model's text with NUL and lone surrogates, which no database takes, replaced by U+FFFD."""
+    if text.isascii() and "\0" not in text:  # nearly all of it, at a tenth of the cost
+        return text
     return _UNSTORABLE.sub("\ufffd", text)
 
 

@@ -19,8 +19,7 @@ def fill_from_body(message: Message, field: str, body: bytes) -> None:
     """Sets the whole message (`*`) or one field of it from JSON; no body is an empty object."""
     if not field:
         raise InvalidField("body", "is not taken by this method")
-    value = proto_json.decoded(body)
-    proto_json.fill(message, value if field == "*" else {field: value})
+    proto_json.fill_from_json(message, body if field == "*" else b'{"%b":%b}' % (field.encode(), body))
 
 
 def fill_from_query(message: Message, query: str, elsewhere: tuple[str, ...]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 import ipaddress
+from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
@@ -18,11 +18,10 @@ from tests.unit.client_service import USER, WHO, Scripted
 
 def certificate() -> tuple[bytes, bytes]:
     """Makes a private key and a certificate for 127.0.0.1 that nobody else has signed."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "ChatBack")])
-    builder = x509.CertificateBuilder(
-        name, name, key.public_key(), x509.random_serial_number(), now, now.replace(year=now.year + 1)
-    )
+    life = (now - timedelta(hours=1), now + timedelta(hours=1))
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), *life)
     place = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
     signed = builder.add_extension(place, critical=False).sign(key, hashes.SHA256())
     secret = key.private_bytes(

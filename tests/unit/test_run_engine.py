@@ -58,17 +58,17 @@ async def asked_and_heard(replica: Replica, *pieces: str) -> Watcher:
     return watcher
 
 
-def started(replica: Replica) -> Run:
+def started(replica: Replica, parent: Message | None = None) -> Run:
     """Returns a run that is in the log, and whose making has not had its first step."""
     conversation = a_conversation(replica.caller)
-    question = a_message(conversation)
+    question = a_message(conversation, parent)
     answer = an_answer(conversation, question, model="small")
     run, tables = a_run(conversation, answer), replica.database.tables
     tables.runs[run.run_id] = run
     tables.owners[run.run_id] = replica.engine.replica_id, replica.clock.now()
     tables.messages.update({(run.workspace_id, message.message_id): message for message in (question, answer)})
     tables.events[run.run_id, 1] = a_start(run, question.message_id)
-    replica.engine.start(run, replica.engine.replica_id, answer, question.message_id)
+    replica.engine.start(run, replica.engine.replica_id, question, answer)
     return run
 
 
@@ -206,7 +206,7 @@ async def test_what_no_database_takes_is_repaired(replica: Replica) -> None:
 
 
 async def test_a_history_that_cannot_be_read_fails_the_run(replica: Replica) -> None:
-    run = started(replica)
+    run = started(replica, parent=a_message(a_conversation(replica.caller)))
     replica.unit_of_work.unavailable = 1
     assert (await replica.has_ended(run.run_id)).failure == Failed(
         "DATABASE_UNAVAILABLE", "the database does not answer"

@@ -1,7 +1,7 @@
 """Who calls: verified access tokens, and the sessions that ended before their tokens did."""
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -25,12 +25,14 @@ class EndedSessions:
 
     - A session that ends on this replica is refused at once: whoever ends it calls `add`.
     - Sessions that end elsewhere come with `poll`, to be called every half second.
+    - `on_end` is told once of each, so that what the session has open can be closed.
     - Each is kept as long as a token of it can live, so the set is bounded by how many sessions end in that time.
     """
 
     unit_of_work: UnitOfWorkFactory
     clock: Clock
     access_lifetime: timedelta
+    on_end: Callable[[UUID], None] = lambda _: None
     _seen: dict[UUID, datetime] = field(default_factory=dict, init=False)
     _read_time: datetime | None = field(default=None, init=False)
 
@@ -41,7 +43,9 @@ class EndedSessions:
         """Refuses these sessions from now on."""
         now = self.clock.now()
         for session_id in session_ids:
-            self._seen.setdefault(session_id, now)
+            if session_id not in self._seen:
+                self._seen[session_id] = now
+                self.on_end(session_id)
 
     async def poll(self) -> None:
         """Reads once which sessions ended lately. Raises DatabaseUnavailable."""

@@ -220,11 +220,13 @@ class RunEngine:
         """Takes no new runs, gives the running ones `seconds` to end, then ends them with what they have."""
         self._draining = True
         log.info("runs.draining", runs=self.running, seconds=seconds)
-        await self._idle(seconds)
-        for generation in self._generations.values():
-            generation.stop(failed(ReplicaLost()))
-        await self._idle(END_SECONDS)
-        self.hub.stop(ReplicaDraining)
+        try:
+            await self._idle(seconds)
+            for generation in self._generations.values():
+                generation.stop(failed(ReplicaLost()))
+            await self._idle(END_SECONDS)
+        finally:  # also for whoever is too much in a hurry to wait
+            self.hub.stop(ReplicaDraining)
 
     async def leave(self) -> None:
         """Gives up the lease, so that whatever is left is taken care of at once."""

@@ -36,7 +36,7 @@ def visible(field: str, value: str, *, at_most: int) -> str:
 def number(field: str, value: N, *, at_least: N, at_most: N) -> N:
     """Returns the value if it lies between both bounds, inclusive (NaN does not)."""
     if not at_least <= value <= at_most:
-        raise InvalidField(field, f"must be from {at_least:g} to {at_most:g}")
+        raise InvalidField(field, f"must be from {at_least} to {at_most}")
     return value
 
 

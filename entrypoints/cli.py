@@ -32,7 +32,6 @@ def api(settings: Settings, _: argparse.Namespace) -> int:
     from entrypoints.backing_servers import backing_servers, ensure_schema
     from entrypoints.greeting import greeting
     from entrypoints.logs import configure_logs
-    from entrypoints.operator import load_or_create_operator
     from entrypoints.server import check_port_is_free, serve
 
     signal.signal(signal.SIGTERM, _as_interrupt)
@@ -41,12 +40,10 @@ def api(settings: Settings, _: argparse.Namespace) -> int:
     check_port_is_free("REST", settings.rest_host, settings.serves_rest_on)
     with backing_servers(settings, say=_say) as (addresses, child_died):
         ensure_schema(addresses.database_url, say=_say)
-        operator = load_or_create_operator(settings.data_dir, settings.operator_email)
         uvloop.run(
             serve(
                 settings,
                 addresses,
-                operator,
                 child_died=child_died,
                 announce=lambda ready: print(greeting(settings, ready), flush=True),
             )

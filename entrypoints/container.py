@@ -27,6 +27,7 @@ from application.hub import Hub
 from application.ports.chat_model import ChatModel
 from application.run_engine import RunEngine
 from domain.model import Model, ModelCatalog
+from entrypoints.grpc.open_streams import OpenStreams
 from entrypoints.settings import Settings
 
 
@@ -89,7 +90,14 @@ class Container(DeclarativeContainer):
     )
     access_lifetime = providers.Singleton(timedelta, minutes=settings.provided.access_token_minutes)
     refresh_lifetime = providers.Singleton(timedelta, days=settings.provided.refresh_token_days)
-    ended = providers.Singleton(EndedSessions, unit_of_work=unit_of_work, clock=clock, access_lifetime=access_lifetime)
+    streams = providers.Singleton(OpenStreams, settings.provided.open_streams)
+    ended = providers.Singleton(
+        EndedSessions,
+        unit_of_work=unit_of_work,
+        clock=clock,
+        access_lifetime=access_lifetime,
+        on_end=streams.provided.end,
+    )
     authenticator = providers.Singleton(Authenticator, signer=signer, ended=ended, clock=clock)
     accounts = providers.Singleton(
         Accounts,

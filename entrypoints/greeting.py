@@ -1,6 +1,5 @@
 """What the terminal says when the service is ready: where it is, who may sign in, what to try."""
 
-from entrypoints.operator import FILE
 from entrypoints.server import Ready
 from entrypoints.settings import Settings
 
@@ -16,16 +15,11 @@ def greeting(settings: Settings, ready: Ready) -> str:
         [
             f"ChatBack is ready: gRPC on {address}, model {model}",
             f"REST on {rest}, ready: /readyz, metrics: /metrics",
-            *_operator(settings, ready),
+            f"Operator: {ready.operator}",
+            "",
             *_hints(address, rest),
         ]
     )
-
-
-def _operator(settings: Settings, ready: Ready) -> list[str]:
-    place = settings.data_dir / FILE
-    news = "made just now" if ready.operator_is_new else "there already"
-    return [f"Operator: {ready.operator.email} ({news}), password in {place}", ""]
 
 
 def _hints(address: str, rest: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,9 +19,22 @@ class Operator:
     password: str = field(repr=False)
 
 
-def load_or_create_operator(data_dir: Path, email: str) -> Operator:
-    """Returns the operator of the data folder, made now if there is none. Raises OSError where it can't be kept."""
-    return load_operator(data_dir) or _create(data_dir / FILE, Operator(email, secrets.token_urlsafe(24)))
+async def bootstrap_operator(data_dir: Path, email: str, ensure: Callable[[str, str], Awaitable[bool]]) -> str:
+    """Sees to it that the deployment has an operator; returns what to tell of it.
+
+    `ensure` makes the user unless its e-mail is in use, and says whether it did. The password is kept before the user
+    is made, so that none is lost, and not kept where the user has another. Raises OSError where it can't be kept.
+    """
+    path = data_dir / FILE
+    operator = load_operator(data_dir)
+    if operator is None:
+        operator = _create(path, Operator(email, secrets.token_urlsafe(24)))
+        if not await ensure(operator.email, operator.password):
+            path.unlink()
+            return f"{email} (there already; its password is in another data folder)"
+        return f"{email} (made just now), password in {path}"
+    made = await ensure(operator.email, operator.password)
+    return f"{operator.email} ({'made just now' if made else 'there already'}), password in {path}"
 
 
 def load_operator(data_dir: Path) -> Operator | None:

@@ -25,7 +25,7 @@ from entrypoints.grpc.conversations import ConversationServicer
 from entrypoints.grpc.models import ModelServicer
 from entrypoints.grpc.pipeline import Pipeline
 from entrypoints.grpc.server import SERVICES, add_health, build_server
-from entrypoints.operator import Operator
+from entrypoints.operator import bootstrap_operator
 from entrypoints.rest.answers import Answer
 from entrypoints.rest.app import Page, RestApp, files, with_cors
 from entrypoints.rest.http_rules import http_rules
@@ -51,14 +51,12 @@ class Ready:
 
     grpc_port: int
     rest_port: int
-    operator: Operator
-    operator_is_new: bool
+    operator: str
 
 
 async def serve(
     settings: Settings,
     addresses: Addresses,
-    operator: Operator,
     *,
     announce: Callable[[Ready], None],
     child_died: Callable[[], str | None],
@@ -71,14 +69,14 @@ async def serve(
     async with AsyncExitStack() as stack:
         container = await _open(settings, addresses, stack)
         accounts, engine = container.accounts(), container.engine()
-        is_new = await accounts.ensure_operator(operator.email, operator.password)
+        operator = await bootstrap_operator(settings.data_dir, settings.operator_email, accounts.ensure_operator)
         await container.ended().poll()
         server = build_server(
             Pipeline(
                 container.authenticator(),
                 container.limiter(),
                 container.clock(),
-                settings.open_streams,
+                container.streams(),
                 container.telemetry(),
             ),
             auth=AuthServicer(accounts),
@@ -94,7 +92,7 @@ async def serve(
         async with _background(container, child_died, stop):
             await server.start()
             rest.start(stop.on_death)
-            announce(Ready(port, rest.port, operator, is_new))
+            announce(Ready(port, rest.port, operator))
             await stop.wait()
             await health.enter_graceful_shutdown()
             await stop.unless_hurried(engine.drain(settings.drain_seconds))

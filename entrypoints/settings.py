@@ -3,10 +3,12 @@
 Each field is the variable CHATBACK_<NAME>; config/chatback.env.example lists them with their meaning.
 """
 
+from collections.abc import Collection
 from enum import StrEnum
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AliasChoices,
@@ -14,6 +16,7 @@ from pydantic import (
     SecretStr,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -21,6 +24,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from entrypoints.errors import OperatorError
 
+_SCHEMES = {
+    "database_url": ("postgresql", "postgres", "postgresql+asyncpg"),
+    "redis_url": ("redis", "rediss", "unix"),
+}
 _ORIGINS = r"^\s*(\*|https?://[^\s/,]+(\s*,\s*https?://[^\s/,]+)*)\s*$"
 
 
@@ -84,6 +91,14 @@ class Settings(BaseSettings):
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
+
+    @field_validator("database_url", "redis_url")
+    @classmethod
+    def _is_a_url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        schemes = _SCHEMES[str(info.field_name)]
+        if value is not None and not _is_url(value.get_secret_value(), schemes):
+            raise ValueError(f"should be a URL that begins with {schemes[0]}://")
+        return value
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -153,6 +168,14 @@ def read_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         raise SettingsError("; ".join(_complaint(detail["loc"], detail["msg"]) for detail in error.errors())) from None
+
+
+def _is_url(value: str, schemes: Collection[str]) -> bool:
+    try:
+        url = urlsplit(value)
+        return url.scheme in schemes and url.port != 0
+    except ValueError:
+        return False
 
 
 def _complaint(place: tuple[int | str, ...], message: str) -> str:

@@ -26,8 +26,8 @@ _LEAVE = "UPDATE replicas SET fenced = true WHERE replica_id = $1"
 _FENCE_EXPIRED = "UPDATE replicas SET fenced = true WHERE NOT fenced AND lease_until < clock_timestamp()"
 _ADOPT = f"""
     WITH orphans AS (
-        SELECT r.workspace_id, r.run_id FROM runs r JOIN replicas o ON o.replica_id = r.owner
-        WHERE r.state = 'RUNNING' AND (o.fenced OR (
+        SELECT r.workspace_id, r.run_id FROM runs r LEFT JOIN replicas o ON o.replica_id = r.owner
+        WHERE r.state = 'RUNNING' AND (COALESCE(o.fenced, true) OR (
             r.owner = $1 AND r.owned_since < clock_timestamp() - interval '30 s' AND r.run_id <> ALL($2::uuid[])))
         ORDER BY r.create_time LIMIT $3 FOR NO KEY UPDATE OF r SKIP LOCKED),
     adopted AS (

@@ -10,14 +10,12 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 from urllib.parse import unquote
-from uuid import UUID
 
 import grpc
 import structlog
@@ -30,9 +28,10 @@ from application.authentication import Authenticator
 from application.ports.clock import Clock
 from application.ports.rate_limiter import RateLimiter
 from application.ports.telemetry import UNWATCHED, MethodMeter, Telemetry
-from domain.errors import ChatBackError, InvalidField, StreamsTooMany, TokenInvalid
+from domain.errors import ChatBackError, InvalidField, TokenInvalid
 from domain.identity import Caller
 from entrypoints.grpc import errors
+from entrypoints.grpc.open_streams import OpenStreams
 
 PUBLIC_METHODS = frozenset(
     {
@@ -76,14 +75,13 @@ class Pipeline(grpc.aio.ServerInterceptor):
         authenticator: Authenticator,
         limiter: RateLimiter,
         clock: Clock,
-        open_streams: int,
+        streams: OpenStreams,
         telemetry: Telemetry = UNWATCHED,
     ) -> None:
         self._authenticator = authenticator
         self._limiter = limiter
         self._clock = clock
-        self._open_streams = open_streams
-        self._streams: Counter[UUID] = Counter()
+        self._streams = streams
         self._telemetry = telemetry
         self._unknown = telemetry.method("", streams=False)
         self._wrapped: dict[str, Handler] = {}
@@ -135,14 +133,15 @@ class Pipeline(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             async with self._around(method, meter, request, context):
                 caller = current_caller()
-                self._admit_stream(caller)
-                try:
-                    async with aclosing(behaviour(request, context)) as responses:
-                        async for response in responses:
-                            yield response
-                            meter.sent()
-                finally:
-                    self._release_stream(caller)
+                with self._streams.admitted(caller):
+                    try:
+                        async with aclosing(behaviour(request, context)) as responses:
+                            async for response in responses:
+                                yield response
+                                meter.sent()
+                    except asyncio.CancelledError:
+                        self._authenticator.check(caller)  # tells why, where the session's end was the reason
+                        raise
 
         return call
 
@@ -190,16 +189,6 @@ class Pipeline(grpc.aio.ServerInterceptor):
         caller = self._authenticator.caller(token.strip())
         bind_contextvars(user_id=str(caller.user_id))
         return caller
-
-    def _admit_stream(self, caller: Caller) -> None:
-        if self._streams[caller.user_id] >= self._open_streams:
-            raise StreamsTooMany(self._open_streams)
-        self._streams[caller.user_id] += 1
-
-    def _release_stream(self, caller: Caller) -> None:
-        self._streams[caller.user_id] -= 1
-        if not self._streams[caller.user_id]:
-            del self._streams[caller.user_id]
 
 
 def peer_of(context: Context, metadata: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from entrypoints.rest.body import LINGER_SECONDS
 from entrypoints.rest.failures import refusal_answer
 from entrypoints.rest.refusals import (
     HEADERS_TOO_LARGE,
@@ -28,6 +29,7 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._refusal = NOT_HTTP
+        self._is_refused = False
         self._in_head = True
         self._head_bytes = 0
         self._hurry: asyncio.TimerHandle | None = None
@@ -42,21 +44,16 @@ class Connection(HttpToolsProtocol):
         """Tells every request that is being answered; uvicorn tells the newest alone, whatever it waits behind."""
         self._stop_waiting()
         super().connection_lost(exc)
-        for cycle in self._cycles:
-            cycle.disconnected = not cycle.response_complete
-            cycle.message_event.set()
+        self._leave_all()
 
     def data_received(self, data: bytes) -> None:
         """Takes what came; what is no head yet must become one in time, and in little space."""
+        if self._is_refused:
+            return
         if self._in_head:
             self._head_bytes += len(data)
         super().data_received(data)
-        if self.transport.is_closing():
-            return
-        if self._in_head and self._head_bytes > HEAD_BYTES:
-            self._give_up(HEADERS_TOO_LARGE)
-        elif self.cycle is None or self.cycle.response_complete:
-            self._expect_head()
+        self._look_at_the_head()
 
     def on_headers_complete(self) -> None:
         """Lets the application have the request, unless it is refused here."""
@@ -76,11 +73,17 @@ class Connection(HttpToolsProtocol):
         self._in_head = True
 
     def send_400_response(self, msg: str) -> None:
-        """Tells why there is no request, and closes."""
+        """Tells why there is no request, and closes when the client has had a moment to read that."""
+        if self.transport.is_closing():
+            return
         answer = refusal_answer(Refused(self._refusal))
         head = STATUS_LINE[answer.status] + b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        self._stop_waiting()
+        self._leave_all()
+        self._is_refused = True
         self.transport.write(head % (answer.media_type, len(answer.body)) + answer.body)
-        self.transport.close()
+        self.transport.write_eof()
+        self._hurry = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def _refuse(self, refusal: Refusal) -> NoReturn:
         """Stops the parser, which then has a refusal sent."""
@@ -90,6 +93,19 @@ class Connection(HttpToolsProtocol):
     def _give_up(self, refusal: Refusal) -> None:
         self._refusal = refusal
         self.send_400_response(refusal.message)
+
+    def _look_at_the_head(self) -> None:
+        if self._is_refused:
+            return
+        if self._in_head and self._head_bytes > HEAD_BYTES:
+            self._give_up(HEADERS_TOO_LARGE)
+        elif self.cycle is None or self.cycle.response_complete:
+            self._expect_head()
+
+    def _leave_all(self) -> None:
+        for cycle in self._cycles:
+            cycle.disconnected = not cycle.response_complete
+            cycle.message_event.set()
 
     def _expect_head(self) -> None:
         if self._hurry is None:

@@ -1,4 +1,4 @@
-"""Proto JSON in both directions. What comes in is taken apart along the contract, so that nothing is made of the rest."""
+"""Proto JSON in both directions. What comes in is taken apart along the contract, so that nothing else costs much."""
 
 from collections.abc import Mapping
 from functools import lru_cache

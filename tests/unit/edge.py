@@ -12,6 +12,7 @@ from grpc_status import rpc_status
 
 from application.authentication import Authenticator, EndedSessions
 from domain.identity import Caller
+from entrypoints.grpc.open_streams import OpenStreams
 from entrypoints.grpc.pipeline import Pipeline
 from tests.fakes.clock import FakeClock
 from tests.fakes.database import FakeDatabase
@@ -29,12 +30,13 @@ class Gate:
         self.database = database or FakeDatabase()
         self.clock: FakeClock = self.database.clock
         self.signer = FakeTokenSigner(self.clock)
-        self.ended = EndedSessions(FakeUnitOfWorkFactory(self.database), self.clock, LIFETIME)
+        self.streams = OpenStreams(open_streams)
+        self.ended = EndedSessions(FakeUnitOfWorkFactory(self.database), self.clock, LIFETIME, self.streams.end)
         self.pipeline = Pipeline(
             Authenticator(self.signer, self.clock, self.ended),
             FakeRateLimiter(self.clock, per_second=1, burst=calls),
             self.clock,
-            open_streams,
+            self.streams,
         )
 
     def metadata(self, caller: Caller, *more: tuple[str, str]) -> tuple[tuple[str, str], ...]:

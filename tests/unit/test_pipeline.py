@@ -481,7 +481,7 @@ async def test_open_streams_are_counted_for_each_caller(house: House) -> None:
 
 async def until_open(house: House, streams: int) -> None:
     """Returns when so many streams are counted, over all callers."""
-    await until(lambda: house.gate.pipeline._streams.total() == streams)
+    await until(lambda: len(house.gate.streams) == streams)
 
 
 async def test_a_stream_that_ended_is_counted_no_more(house: House) -> None:
@@ -490,7 +490,7 @@ async def test_a_stream_that_ended_is_counted_no_more(house: House) -> None:
     for call in calls:
         assert await call.read() is grpc.aio.EOF
     await until_open(house, 0)
-    assert not house.gate.pipeline._streams
+    assert not len(house.gate.streams)
 
 
 async def test_a_stream_that_failed_is_counted_no_more(house: House) -> None:

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from application import run_engine
 from application.log_writer import UNWRITTEN_LIMIT
-from domain.conversation import MessageRole, MessageStatus, Usage
+from domain.conversation import Message, MessageRole, MessageStatus, Usage
 from domain.errors import (
     ChatBackError,
     DatabaseUnavailable,

@@ -371,8 +371,8 @@ class ListMessagesRequest(_message.Message):
     token that is malformed or another caller's is INVALID_FIELD.
     """
     leaf_message_id: _builtins.str
-    """The last message of the branch to list. Default: the conversation's leaf at the time of each call, so name it if
-    messages may be added between two pages.
+    """The last message of the branch to list. Default: the conversation's leaf at the time of the first page; later pages
+    stay on its branch.
     """
     def __init__(
         self,

@@ -71,8 +71,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     tokens.
     """
     ERROR_REASON_CALLS_TOO_FREQUENT: _ErrorReason.ValueType  # 20
-    """The caller or the workspace calls more often than it may; a google.rpc.RetryInfo says when to try again.
-    RESOURCE_EXHAUSTED. Metadata: limit, in calls a second.
+    """The caller makes unary calls more often than it may; a google.rpc.RetryInfo says when to try again. Streams are
+    bounded by how many are open instead (STREAMS_TOO_MANY). RESOURCE_EXHAUSTED. Metadata: limit, in calls a second.
     """
     ERROR_REASON_STREAMS_TOO_MANY: _ErrorReason.ValueType  # 21
     """The caller or the workspace has as many open streams as it may: close one, or try again after the
@@ -183,8 +183,8 @@ ERROR_REASON_PROMPT_TOO_LONG: ErrorReason.ValueType  # 19
 tokens.
 """
 ERROR_REASON_CALLS_TOO_FREQUENT: ErrorReason.ValueType  # 20
-"""The caller or the workspace calls more often than it may; a google.rpc.RetryInfo says when to try again.
-RESOURCE_EXHAUSTED. Metadata: limit, in calls a second.
+"""The caller makes unary calls more often than it may; a google.rpc.RetryInfo says when to try again. Streams are
+bounded by how many are open instead (STREAMS_TOO_MANY). RESOURCE_EXHAUSTED. Metadata: limit, in calls a second.
 """
 ERROR_REASON_STREAMS_TOO_MANY: ErrorReason.ValueType  # 21
 """The caller or the workspace has as many open streams as it may: close one, or try again after the

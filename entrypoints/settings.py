@@ -179,8 +179,9 @@ def _is_url(value: str, schemes: Collection[str]) -> bool:
 
 
 def _complaint(place: tuple[int | str, ...], message: str) -> str:
+    message = message.removeprefix("Value error, ")
     if not place:
-        return message.removeprefix("Value error, ")
+        return message
     name = str(place[0]).upper()
     variable = name if name.startswith("CHATBACK_") else f"CHATBACK_{name}"
     return f"{variable}: {message[0].lower()}{message[1:]}"

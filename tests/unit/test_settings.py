@@ -113,11 +113,34 @@ def test_a_short_secret_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "variable",
-    ["CHATBACK_SECRET_KEY", "CHATBACK_OPENAI_API_KEY", "OPENAI_API_KEY", "CHATBACK_DATABASE_URL", "CHATBACK_REDIS_URL"],
+    ("variable", "value"),
+    [
+        ("CHATBACK_SECRET_KEY", SECRET),
+        ("CHATBACK_OPENAI_API_KEY", SECRET),
+        ("OPENAI_API_KEY", SECRET),
+        ("CHATBACK_DATABASE_URL", f"postgresql://me:{SECRET}@db/chatback"),
+        ("CHATBACK_REDIS_URL", f"redis://:{SECRET}@cache"),
+    ],
 )
-def test_secrets_do_not_show_in_a_representation(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    assert SECRET not in repr(with_environment(monkeypatch, **{variable: SECRET}))
+def test_secrets_do_not_show_in_a_representation(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    assert SECRET not in repr(with_environment(monkeypatch, **{variable: value}))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("CHATBACK_DATABASE_URL", f"mysql://me:{SECRET}@db/chatback"),
+        ("CHATBACK_DATABASE_URL", f"postgresql://me:{SECRET}@db:port/chatback"),
+        ("CHATBACK_REDIS_URL", f"http://:{SECRET}@cache"),
+        ("CHATBACK_REDIS_URL", SECRET),
+    ],
+)
+def test_a_url_that_is_none_is_refused_without_showing_it(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    with pytest.raises(SettingsError, match=f"^{variable}: should be a URL") as refusal:
+        with_environment(monkeypatch, **{variable: value})
+    assert SECRET not in str(refusal.value)
 
 
 def test_settings_cannot_be_changed() -> None:

@@ -39,6 +39,7 @@ class Scripted(ConversationServiceServicer, ChatServiceServicer, AuthServiceServ
         self.behave: Callable[[], Awaitable[object]] = self.nothing
         self.events: Callable[[], AsyncIterator[run_pb2.RunEvent]] = self.no_events
         self.open = 0
+        self.caller = a_caller()
 
     async def nothing(self) -> None:
         """Lets the call succeed."""
@@ -80,6 +81,11 @@ class Scripted(ConversationServiceServicer, ChatServiceServicer, AuthServiceServ
         self.requests.append(request)
         self.metadata = dict(context.invocation_metadata() or ())
         await self.behave()
+
+
+def a_service() -> Scripted:
+    """Returns a service that nobody has asked anything."""
+    return Scripted()  # type: ignore[abstract]  # what it leaves out answers UNIMPLEMENTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +160,7 @@ class Web:
         self.port = port
         self.gate = gate
         self.service = service
-        (_, self.authorization), *_ = gate.metadata(a_caller())
+        (_, self.authorization), *_ = gate.metadata(service.caller)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -201,7 +207,7 @@ async def serving_web(
 ) -> AsyncIterator[Web]:
     """Serves the scripted service over REST on a port of its own."""
     gate = Gate(open_streams=100)
-    service = Scripted()  # type: ignore[abstract]  # what it leaves out answers UNIMPLEMENTED
+    service = a_service()
     await gate.ended.poll()
     server = grpc.aio.server(interceptors=[gate.pipeline])
     add_ConversationServiceServicer_to_server(service, server)

@@ -77,10 +77,19 @@ def chat(settings: Settings, parsed: argparse.Namespace) -> int:
     return asyncio.run(talk(settings, parsed.email, parsed.password, parsed.conversation))
 
 
+def health(settings: Settings, _: argparse.Namespace) -> int:
+    """Asks the running service whether it takes calls: exit status 0 is yes, 1 is no."""
+    from entrypoints.terminal.health import check_health
+
+    check_health(settings)
+    _say("the service takes calls")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="chatback", description="A self-hosted chat backend over gRPC.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (api, migrate, token, chat):
+    for command in (api, migrate, token, chat, health):
         summary = (command.__doc__ or "").strip()
         sub = commands.add_parser(command.__name__, help=summary, description=summary)
         sub.set_defaults(command=command)

@@ -29,8 +29,9 @@ class Answer:
     It does not ring while nobody waits, as a slow reader is no stalled model.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, model: str, *, deadline: float, first_token: float,
-                 gap: float) -> None:
+    def __init__(
+        self, response: aiohttp.ClientResponse, model: str, *, deadline: float, first_token: float, gap: float
+    ) -> None:
         self._response = response
         self._model = model
         self._decoder = StreamDecoder()
@@ -89,8 +90,9 @@ class Answer:
     def _finish(self) -> Finish:
         reason, usage = self._decoder.finish_reason, self._decoder.usage
         if reason is not None and reason not in _GIVEN_UP:
-            return Finish(_FINISH_REASONS.get(reason, FinishReason.STOP),
-                          Usage(usage.prompt_tokens, usage.completion_tokens))
+            return Finish(
+                _FINISH_REASONS.get(reason, FinishReason.STOP), Usage(usage.prompt_tokens, usage.completion_tokens)
+            )
         if self._decoder.error is None:
             raise ModelStreamBroken
         refusal = EndpointError(200, self._decoder.error)
@@ -103,5 +105,6 @@ class Answer:
             self._stalled = True
             self._response.close()
             return
-        self._timer = self._loop.call_at(min(self._expiry, now + self._gap) if self._waiting else now + self._gap,
-                                         self._look)
+        self._timer = self._loop.call_at(
+            min(self._expiry, now + self._gap) if self._waiting else now + self._gap, self._look
+        )

@@ -38,8 +38,15 @@ class OpenAIChatModel(ChatModel):
     the first piece is made once more where that may help: no connection, 429, 500, 502, 503, 504.
     """
 
-    def __init__(self, *, api_key: str | None, base_url: str | None, connect_seconds: float = 5,
-                 first_token_seconds: float = 30, gap_seconds: float = 20) -> None:
+    def __init__(
+        self,
+        *,
+        api_key: str | None,
+        base_url: str | None,
+        connect_seconds: float = 5,
+        first_token_seconds: float = 30,
+        gap_seconds: float = 20,
+    ) -> None:
         base_url = (base_url or OPENAI_URL).rstrip("/")
         self._url = f"{base_url}/chat/completions"
         # Servers know one name or the other for the bound; OpenAI's newer models refuse the older name.
@@ -88,8 +95,13 @@ class OpenAIChatModel(ChatModel):
         return await self._attempt(request, deadline)
 
     async def _attempt(self, request: ChatRequest, deadline: float) -> tuple[Answer, str | Finish]:
-        answer = Answer(await self._post(request, deadline), request.model, deadline=deadline,
-                        first_token=self._first_token, gap=self._gap)
+        answer = Answer(
+            await self._post(request, deadline),
+            request.model,
+            deadline=deadline,
+            first_token=self._first_token,
+            gap=self._gap,
+        )
         try:
             return answer, await answer.next()
         except BaseException:
@@ -100,8 +112,9 @@ class OpenAIChatModel(ChatModel):
         """Returns the response once its head is there and says that an answer follows."""
         try:
             async with asyncio.timeout_at(deadline):
-                response = await self._open_session().post(self._url, data=BytesIO(self._body(request)),
-                                                           allow_redirects=False)
+                response = await self._open_session().post(
+                    self._url, data=BytesIO(self._body(request)), allow_redirects=False
+                )
         except (aiohttp.ClientError, OSError) as failure:
             # Our own timeout is an OSError too; aiohttp's are ClientErrors, and mean the connection.
             if isinstance(failure, aiohttp.ClientError) or not isinstance(failure, TimeoutError):
@@ -116,13 +129,21 @@ class OpenAIChatModel(ChatModel):
         """Returns the session, made at first use as it needs the running loop."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar(), headers=self._headers(),
-                timeout=aiohttp.ClientTimeout(total=None, connect=self._connect), read_bufsize=_READ_BUFFER)
+                connector=aiohttp.TCPConnector(limit=0),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers=self._headers(),
+                timeout=aiohttp.ClientTimeout(total=None, connect=self._connect),
+                read_bufsize=_READ_BUFFER,
+            )
         return self._session
 
     def _headers(self) -> dict[str, str]:
-        headers = {"Content-Type": "application/json", "Accept": "text/event-stream", "Accept-Encoding": "identity",
-                   "User-Agent": "chatback"}
+        headers = {
+            "Content-Type": "application/json",
+            "Accept": "text/event-stream",
+            "Accept-Encoding": "identity",
+            "User-Agent": "chatback",
+        }
         return headers if self._api_key is None else {**headers, "Authorization": f"Bearer {self._api_key}"}
 
     def _body(self, request: ChatRequest) -> bytes:

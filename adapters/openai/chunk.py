@@ -72,16 +72,21 @@ def document(payload: bytes) -> Any:
 def _lenient_chunk(event: object) -> Chunk:
     if not isinstance(event, dict):
         return Chunk()
-    return Chunk(choices=[_lenient_choice(choice) for choice in _objects(event.get("choices"))],
-                 usage=_lenient_counts(event.get("usage")), error=event.get("error"))
+    return Chunk(
+        choices=[_lenient_choice(choice) for choice in _objects(event.get("choices"))],
+        usage=_lenient_counts(event.get("usage")),
+        error=event.get("error"),
+    )
 
 
 def _lenient_choice(choice: dict[str, Any]) -> Choice:
     spoken = (said.get("content") for said in (choice.get("delta"), choice.get("message")) if isinstance(said, dict))
     reason, index = choice.get("finish_reason"), choice.get("index")
-    return Choice(delta=Delta("".join(text for content in spoken for text in _texts(content))),
-                  finish_reason=reason if isinstance(reason, str) else None,
-                  index=index if isinstance(index, int) else 0)
+    return Choice(
+        delta=Delta("".join(text for content in spoken for text in _texts(content))),
+        finish_reason=reason if isinstance(reason, str) else None,
+        index=index if isinstance(index, int) else 0,
+    )
 
 
 def _texts(content: object) -> Iterator[str]:

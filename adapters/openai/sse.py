@@ -37,7 +37,7 @@ class StreamDecoder:
         if b"\r" in data:
             data = _with_line_feeds(data)
         end = data.rfind(b"\n")
-        self._rest = data[end + 1:]
+        self._rest = data[end + 1 :]
         if end >= 0:
             for line in data[:end].split(b"\n"):
                 if line.startswith(b"data: {") and not self._partial:

@@ -91,8 +91,9 @@ class RedisRateLimiter(RateLimiter):
             self._down_until = now + BACK_OFF_SECONDS
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                taken, wait = await self._take([f"chatback:calls:{{{principal}}}"],
-                                               [self._per_second, self._burst, self._block])
+                taken, wait = await self._take(
+                    [f"chatback:calls:{{{principal}}}"], [self._per_second, self._burst, self._block]
+                )
         except (RedisError, OSError) as error:  # TimeoutError is an OSError
             self._note_down(type(error).__name__)
             return None

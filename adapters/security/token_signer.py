@@ -45,9 +45,16 @@ class JwtTokenSigner(TokenSigner):
         """Returns a JWT (RFC 9068) of about 500 characters; its times are whole seconds, rounded down."""
         issued = int(now.timestamp())
         claims = {
-            "iss": ISSUER, "aud": AUDIENCE, "sub": str(caller.user_id), "sid": str(caller.session_id),
-            "wid": str(caller.workspace_id), "role": caller.role.value, "jti": secrets.token_urlsafe(16),
-            "iat": issued, "nbf": issued, "exp": int(expire_time.timestamp()),
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "sub": str(caller.user_id),
+            "sid": str(caller.session_id),
+            "wid": str(caller.workspace_id),
+            "role": caller.role.value,
+            "jti": secrets.token_urlsafe(16),
+            "iat": issued,
+            "nbf": issued,
+            "exp": int(expire_time.timestamp()),
         }
         return jwt.encode(claims, self._keys.signing, _ALGORITHM, headers={"typ": _TYPE, "kid": self._kid})
 
@@ -98,8 +105,13 @@ class JwtTokenSigner(TokenSigner):
         if key is None or header.get("typ") != _TYPE:  # PyJWT checks no typ
             raise TokenInvalid
         return jwt.decode(
-            token, key, [_ALGORITHM], {"require": _CLAIMS, "strict_aud": True},
-            audience=AUDIENCE, issuer=ISSUER, leeway=LEEWAY_SECONDS,
+            token,
+            key,
+            [_ALGORITHM],
+            {"require": _CLAIMS, "strict_aud": True},
+            audience=AUDIENCE,
+            issuer=ISSUER,
+            leeway=LEEWAY_SECONDS,
         )
 
     def _refresh_token(self, session: Session, generation: int) -> str:
@@ -114,7 +126,9 @@ class JwtTokenSigner(TokenSigner):
 
 def _stated(claims: dict[str, Any]) -> tuple[Caller, datetime]:
     caller = Caller(
-        workspace_id=UUID(str(claims["wid"])), user_id=UUID(claims["sub"]), session_id=UUID(str(claims["sid"])),
+        workspace_id=UUID(str(claims["wid"])),
+        user_id=UUID(claims["sub"]),
+        session_id=UUID(str(claims["sid"])),
         role=Role(claims["role"]),
     )
     return caller, datetime.fromtimestamp(claims["exp"], UTC)

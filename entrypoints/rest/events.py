@@ -12,6 +12,8 @@ from starlette.types import Receive, Send
 
 from entrypoints.rest.proto_json import to_json
 
+FIRST_SECONDS = 2
+"""How long a quiet stream is waited for, so that one that fails has a status; then the answer begins, with a comment."""
 KEEP_ALIVE_SECONDS = 15
 """How often a comment goes out, so that nothing in between takes the connection for dead."""
 KEEP_ALIVE = b":\n\n"
@@ -46,7 +48,7 @@ def _numbered(oneof: str, message: Any) -> bytes:
 
 
 class EventStream:
-    """One stream on its way to one client. Nothing is sent before it is known whether the call succeeds, or 15 s."""
+    """One stream on its way to one client."""
 
     def __init__(self, call: Any, receive: Receive, send: Send, request_id: str) -> None:
         self._call = call
@@ -88,7 +90,7 @@ class EventStream:
         """Cancels the call when the client leaves, and says now and then that the stream lives."""
         while True:
             try:
-                async with asyncio.timeout(KEEP_ALIVE_SECONDS):
+                async with asyncio.timeout(KEEP_ALIVE_SECONDS if self.has_begun else FIRST_SECONDS):
                     message = await self._receive()
             except TimeoutError:
                 await self.write(KEEP_ALIVE)

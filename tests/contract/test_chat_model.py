@@ -109,7 +109,8 @@ class TestScriptedChatModel(StagedContract):
             answers=lambda: model.script(("one", " two", " three", FINISH)),
             breaks_off=lambda: model.script(("one",)),
             pauses=lambda event: model.script(("one", event, " two", FINISH)),
-            was_closed=lambda: model.closed_early)
+            was_closed=lambda: model.closed_early,
+        )
 
 
 class TestOpenAIChatModel(StagedContract):
@@ -122,7 +123,8 @@ class TestOpenAIChatModel(StagedContract):
                 answers=lambda: endpoint.script(answer("one", " two", " three")),
                 breaks_off=lambda: endpoint.script(unfinished("one", end=End.WHOLE)),
                 pauses=lambda event: endpoint.script(answer("one", event, " two")),
-                was_closed=lambda: endpoint.requests[-1].disconnected)
+                was_closed=lambda: endpoint.requests[-1].disconnected,
+            )
             await model.close()
 
 

@@ -144,9 +144,7 @@ class TestRedisRateLimiter(RateLimiterContract):
         await limiter.admit(principal)
         assert await redis.exists(f"chatback:calls:{{{principal}}}")
 
-    async def test_principals_that_are_quiet_are_dropped(
-        self, make: Make, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_principals_that_are_quiet_are_dropped(self, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(rate_limiter, "PRINCIPALS", 3)
         limiter = make(NEVER, 10)
         assert isinstance(limiter, RedisRateLimiter)
@@ -224,7 +222,8 @@ class TestWithoutRedis:
         with caplog.at_level(logging.INFO):
             await admitted(limiter, uuid4(), 50)
         assert [record.getMessage() for record in caplog.records] == [
-            "Redis does not answer (ConnectionError): each replica limits calls by itself"]
+            "Redis does not answer (ConnectionError): each replica limits calls by itself"
+        ]
 
     async def test_replicas_share_the_limit_again_when_redis_is_back(self, redis: Redis, refusing: Redis) -> None:
         now = [0.0]

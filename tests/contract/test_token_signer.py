@@ -28,8 +28,13 @@ CALLER = Caller(workspace_id=uuid4(), user_id=uuid4(), session_id=uuid4(), role=
 def a_session(generation: int = 3) -> Session:
     now = datetime.now(UTC)
     return Session(
-        session_id=uuid4(), workspace_id=uuid4(), user_id=uuid4(), salt=b"s" * 32, generation=generation,
-        rotate_time=now, expire_time=now + timedelta(days=30),
+        session_id=uuid4(),
+        workspace_id=uuid4(),
+        user_id=uuid4(),
+        salt=b"s" * 32,
+        generation=generation,
+        rotate_time=now,
+        expire_time=now + timedelta(days=30),
     )
 
 
@@ -159,8 +164,16 @@ def claims(**changes: Any) -> dict[str, Any]:
     """What an honest token says, with changes; None takes a claim away."""
     now = int(datetime.now(UTC).timestamp())
     honest = {
-        "iss": "chatback", "aud": "chatback", "sub": str(CALLER.user_id), "sid": str(CALLER.session_id),
-        "wid": str(CALLER.workspace_id), "role": "MEMBER", "jti": "1", "iat": now, "nbf": now, "exp": now + 600,
+        "iss": "chatback",
+        "aud": "chatback",
+        "sub": str(CALLER.user_id),
+        "sid": str(CALLER.session_id),
+        "wid": str(CALLER.workspace_id),
+        "role": "MEMBER",
+        "jti": "1",
+        "iat": now,
+        "nbf": now,
+        "exp": now + 600,
     }
     return {name: value for name, value in {**honest, **changes}.items() if value is not None}
 

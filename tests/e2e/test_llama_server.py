@@ -76,7 +76,8 @@ async def test_a_real_model_streams_its_answer_in_pieces(model: OpenAIChatModel)
 
 
 async def test_the_bound_on_an_answer_reaches_a_real_model(model: OpenAIChatModel) -> None:
-    request = ChatRequest("smollm2", [Turn(MessageRole.USER, "Count to one hundred.")], max_output_tokens=4)
+    question = Turn(MessageRole.USER, "Count to one hundred.")
+    request = ChatRequest("smollm2", [question], temperature=0.0, max_output_tokens=4)
     *_, finish = [piece async for piece in model.stream(request)]
     assert isinstance(finish, Finish)
     assert (finish.reason, finish.usage.output_tokens) == (FinishReason.LENGTH, 4)

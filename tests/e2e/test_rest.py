@@ -127,9 +127,9 @@ async def test_an_event_source_that_was_cut_off_goes_on_and_stops_at_the_end(
             if event.text:
                 break
     path = f"/v1/runs/{seen[0].data['event']['runId']}/events"
+    gate.set()
     async with event_source(service) as source:
         assert await source.open("GET", path, token, last_event_id=seen[-1].id) == 200
-        gate.set()
         seen += [event async for event in source.events()]
     assert [event.id for event in seen] == [str(number) for number in range(1, len(seen) + 1)]
     assert seen[-1].data["event"]["completed"]["message"]["content"] == text_of(seen) == "Hello world"

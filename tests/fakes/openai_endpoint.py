@@ -1,9 +1,9 @@
 """A small HTTP server on 127.0.0.1 that speaks Chat Completions by script: whole answers, and every way to fail.
 
-    async with OpenAIEndpoint() as endpoint:
-        endpoint.script(refusal(429, retry_after="1"), answer("Hello", " world"))
-        ...                                      # requests go to endpoint.base_url
-        assert endpoint.requests[1].body["model"] == "gpt"
+async with OpenAIEndpoint() as endpoint:
+    endpoint.script(refusal(429, retry_after="1"), answer("Hello", " world"))
+    ...                                      # requests go to endpoint.base_url
+    assert endpoint.requests[1].body["model"] == "gpt"
 """
 
 import asyncio
@@ -57,9 +57,20 @@ class Request:
 
 def event(content: object = None, *, finish: str | None = None, **fields: object) -> bytes:
     """Returns one chunk of an answer as an event; more fields of the chunk can be given or replaced."""
-    chunk = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1_700_000_000, "model": "fake",
-             "choices": [{"index": 0, "delta": {"content": content} if content is not None else {},
-                          "logprobs": None, "finish_reason": finish}]}
+    chunk = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1_700_000_000,
+        "model": "fake",
+        "choices": [
+            {
+                "index": 0,
+                "delta": {"content": content} if content is not None else {},
+                "logprobs": None,
+                "finish_reason": finish,
+            }
+        ],
+    }
     return b"data: " + json.dumps({**chunk, **fields}).encode() + b"\n\n"
 
 
@@ -69,8 +80,9 @@ def usage(prompt: int, completion: int) -> bytes:
     return event(choices=[], usage=counts)
 
 
-def answer(*pieces: str | asyncio.Event, finish: str = "stop", tokens: tuple[int, int] | None = (3, 2),
-           delay: float = 0.0) -> Script:
+def answer(
+    *pieces: str | asyncio.Event, finish: str = "stop", tokens: tuple[int, int] | None = (3, 2), delay: float = 0.0
+) -> Script:
     """Returns a whole answer. `tokens` are those of prompt and answer, None if the endpoint does not count."""
     cost = [usage(*tokens)] if tokens else []
     return Script([event(""), *_events(pieces), event(finish=finish), *cost, DONE], delay)
@@ -120,8 +132,9 @@ class OpenAIEndpoint:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                        traceback: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         assert self._server is not None
         self._server.close()
         for connection in self._connections:

@@ -60,8 +60,14 @@ class Service:
         self.ended = EndedSessions(self.unit_of_work, self.clock, timedelta(minutes=10))
         self.authenticator = Authenticator(self.signer, self.clock, self.ended)
         self.accounts = Accounts(
-            unit_of_work=self.unit_of_work, hasher=self.hasher, signer=self.signer, clock=self.clock, ended=self.ended,
-            registration_open=True, access_lifetime=timedelta(minutes=10), refresh_lifetime=timedelta(days=30),
+            unit_of_work=self.unit_of_work,
+            hasher=self.hasher,
+            signer=self.signer,
+            clock=self.clock,
+            ended=self.ended,
+            registration_open=True,
+            access_lifetime=timedelta(minutes=10),
+            refresh_lifetime=timedelta(days=30),
         )
 
     async def register(self, email: str = EMAIL) -> User:

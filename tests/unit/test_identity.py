@@ -19,8 +19,14 @@ MONTH = timedelta(days=30)
 def a_session(*, generation: int = 5, age: timedelta = timedelta(0), end_time: datetime | None = None) -> Session:
     """A session whose newest refresh token was given out `age` ago."""
     return Session(
-        session_id=uuid4(), workspace_id=uuid4(), user_id=uuid4(), salt=b"s" * 32, generation=generation,
-        rotate_time=NOW - age, expire_time=NOW - age + MONTH, end_time=end_time,
+        session_id=uuid4(),
+        workspace_id=uuid4(),
+        user_id=uuid4(),
+        salt=b"s" * 32,
+        generation=generation,
+        rotate_time=NOW - age,
+        expire_time=NOW - age + MONTH,
+        end_time=end_time,
     )
 
 
@@ -31,8 +37,21 @@ def test_an_address_is_accepted(given_email: str) -> None:
 
 @pytest.mark.parametrize(
     "given_email",
-    ["", "ada", "@example.org", "ada@", "a da@example.org", "ada@@example.org", "ada@example..org", "ada@.org",
-     "ada@org.", "ada@example.org\n", "ada\0@example.org", "\ud800@example.org", "a" * 243 + "@example.org"],
+    [
+        "",
+        "ada",
+        "@example.org",
+        "ada@",
+        "a da@example.org",
+        "ada@@example.org",
+        "ada@example..org",
+        "ada@.org",
+        "ada@org.",
+        "ada@example.org\n",
+        "ada\0@example.org",
+        "\ud800@example.org",
+        "a" * 243 + "@example.org",
+    ],
 )
 def test_what_is_no_address_is_refused_by_the_field_s_name(given_email: str) -> None:
     with pytest.raises(InvalidField) as refused:
@@ -113,8 +132,12 @@ def test_a_registration_needs_no_name() -> None:
 
 @pytest.mark.parametrize(
     ("field", "change"),
-    [("email", {"email": "ada"}), ("password", {"password": "short"}), ("display_name", {"display_name": "x" * 101}),
-     ("display_name", {"display_name": "\0"})],
+    [
+        ("email", {"email": "ada"}),
+        ("password", {"password": "short"}),
+        ("display_name", {"display_name": "x" * 101}),
+        ("display_name", {"display_name": "\0"}),
+    ],
 )
 def test_a_registration_names_the_field_that_is_wrong(field: str, change: dict[str, str]) -> None:
     honest = {"email": "ada@example.org", "password": "correct horse", "display_name": "Ada"}

@@ -181,7 +181,7 @@ async def test_a_quiet_stream_is_kept_alive_by_comments(web: Web, monkeypatch: p
 
 
 async def test_a_stream_that_begins_quietly_begins_with_a_comment(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "KEEP_ALIVE_SECONDS", 0.01)
+    monkeypatch.setattr(events, "FIRST_SECONDS", 0.01)
     wait = asyncio.Event()
     web.service.events = these(wait=wait, then=RunNotFound())
     async with web.connection() as connection:

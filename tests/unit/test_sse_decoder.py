@@ -29,14 +29,29 @@ def facts(stream: bytes, *cuts: int) -> tuple[str, str | None, TokenCounts, Any]
 
 
 ODDITIES = [
-    DONE, usage(3, 2), event(finish="stop"), b": comment\n\n", b"\n", b"event: message\n", b"id: 7\n", b"retry\n",
-    b"data:\n\n", b"data: \n", b"data: null\n\n", b"data: no json\n\n", b"data:{}\r\n\r\n", b'{"error": "no"}',
+    DONE,
+    usage(3, 2),
+    event(finish="stop"),
+    b": comment\n\n",
+    b"\n",
+    b"event: message\n",
+    b"id: 7\n",
+    b"retry\n",
+    b"data:\n\n",
+    b"data: \n",
+    b"data: null\n\n",
+    b"data: no json\n\n",
+    b"data:{}\r\n\r\n",
+    b'{"error": "no"}',
     b'data: {"choices":\ndata: [{"delta": {"content": "two lines"}}]}\n\n',
     b'data: {"choices": [{"delta": {"content": "\xff\xe2\x82"}}]}\n\n',
-    b'event: error\ndata: {"message": "no"}\n\n', b'data: {"error": {"code": 429}}\n\n', b"\xef\xbb\xbf",
+    b'event: error\ndata: {"message": "no"}\n\n',
+    b'data: {"error": {"code": 429}}\n\n',
+    b"\xef\xbb\xbf",
 ]
-LINES = st.one_of(st.text(st.characters(codec=None), max_size=8).map(event), st.sampled_from(ODDITIES),
-                  st.binary(max_size=8))
+LINES = st.one_of(
+    st.text(st.characters(codec=None), max_size=8).map(event), st.sampled_from(ODDITIES), st.binary(max_size=8)
+)
 STREAMS = st.lists(LINES, max_size=8).map(b"".join)
 
 
@@ -121,20 +136,39 @@ class TestShapes:
         stream = b'data: {"choices": [{"delta": {"content": "a\x00b\tc\xffd"}}]}\n\n'
         assert decoded(stream)[0] == "a\x00b\tc\ufffdd"
 
-    @pytest.mark.parametrize("choice", [
-        {"delta": {"content": "Hello"}, "index": "0", "finish_reason": 7},
-        {"delta": {"content": "Hello", "role": 1, "tool_calls": "none"}, "logprobs": [[]]},
-        {"delta": {"content": [{"type": "text", "text": "Hel"}, {"type": "image"}, {"type": "text", "text": "lo"}, 3]}},
-        {"delta": None, "message": {"role": "assistant", "content": "Hello"}},
-        {"delta": {"content": "Hello"}, "index": None},
-    ])
+    @pytest.mark.parametrize(
+        "choice",
+        [
+            {"delta": {"content": "Hello"}, "index": "0", "finish_reason": 7},
+            {"delta": {"content": "Hello", "role": 1, "tool_calls": "none"}, "logprobs": [[]]},
+            {
+                "delta": {
+                    "content": [{"type": "text", "text": "Hel"}, {"type": "image"}, {"type": "text", "text": "lo"}, 3]
+                }
+            },
+            {"delta": None, "message": {"role": "assistant", "content": "Hello"}},
+            {"delta": {"content": "Hello"}, "index": None},
+        ],
+    )
     def test_wrong_types_do_not_hide_the_text(self, choice: object) -> None:
         assert decoded(event(choices=[None, choice, "x"], usage="none", created="now"))[0] == "Hello"
 
-    @pytest.mark.parametrize("chunk", [
-        b"null", b"[]", b"3", b'"text"', b"{}", b'{"choices": null}', b'{"choices": {}}', b'{"choices": [{}]}',
-        b'{"choices": [{"delta": null}]}', b'{"choices": [{"delta": {"content": 5}}]}', b'{"choices": [{"delta": []}]}',
-    ])
+    @pytest.mark.parametrize(
+        "chunk",
+        [
+            b"null",
+            b"[]",
+            b"3",
+            b'"text"',
+            b"{}",
+            b'{"choices": null}',
+            b'{"choices": {}}',
+            b'{"choices": [{}]}',
+            b'{"choices": [{"delta": null}]}',
+            b'{"choices": [{"delta": {"content": 5}}]}',
+            b'{"choices": [{"delta": []}]}',
+        ],
+    )
     def test_an_event_without_text_is_no_text_and_no_end(self, chunk: bytes) -> None:
         text, decoder = decoded(b"data: " + chunk + b"\n\n" + HELLO)
         assert text == "Hello world"
@@ -145,15 +179,16 @@ class TestShapes:
         assert (text, decoder.events) == ("", 1)
 
     def test_only_the_first_choice_is_the_answer(self) -> None:
-        choices = [{"index": 1, "delta": {"content": "B"}, "finish_reason": "length"},
-                   {"index": 0, "delta": {"content": "A"}}]
+        choices = [
+            {"index": 1, "delta": {"content": "B"}, "finish_reason": "length"},
+            {"index": 0, "delta": {"content": "A"}},
+        ]
         assert facts(event(choices=choices))[:2] == ("A", None)
 
     def test_usage_comes_in_a_chunk_without_choices(self) -> None:
         assert decoded(HELLO.removesuffix(DONE) + usage(3, 2) + DONE)[1].usage == TokenCounts(3, 2)
 
-    @pytest.mark.parametrize(("stated", "read"), [
-        (-1, 0), (2**40, 2**31 - 1), ("12", 0), (None, 0), (1.5, 0)])
+    @pytest.mark.parametrize(("stated", "read"), [(-1, 0), (2**40, 2**31 - 1), ("12", 0), (None, 0), (1.5, 0)])
     def test_counts_that_no_integer_column_takes_are_brought_in_range(self, stated: object, read: int) -> None:
         stream = event(choices=[], usage={"prompt_tokens": stated, "completion_tokens": 2})
         assert decoded(stream)[1].usage == TokenCounts(read, 2)
@@ -178,6 +213,8 @@ class TestErrors:
         assert decoded(document, *range(len(document)))[1].error == {"message": "no"}
 
     def test_an_answer_that_was_not_streamed_is_read_whole(self) -> None:
-        document = {"choices": [{"index": 0, "message": {"content": "Hello"}, "finish_reason": "stop"}],
-                    "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+        document = {
+            "choices": [{"index": 0, "message": {"content": "Hello"}, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 3, "completion_tokens": 2},
+        }
         assert facts(json.dumps(document).encode()) == ("Hello", "stop", TokenCounts(3, 2), None)

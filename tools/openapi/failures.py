@@ -104,7 +104,3 @@ def _refusals(rule: HttpRule) -> list[Refusal]:
 def described(failures: Iterable[Failure]) -> str:
     """Returns the reasons as a list."""
     return "\n".join(f"- `{failure.reason}`: {failure.text}" for failure in failures)
-
-
-HEADERS: Mapping[int, tuple[str, ...]] = {401: ("WWW-Authenticate",), 429: ("Retry-After",)}
-"""What answers of a status bear besides X-Request-Id."""

@@ -90,7 +90,9 @@ class Schemas:
 
     def enum(self, enum: EnumDescriptor) -> Schema:
         """Returns the reference to an enum, of which the names are written."""
-        lines = [f"- `{value.name}`: {self._comments.get(f'{enum.full_name}.{value.name}', '')}" for value in enum.values]
+        lines = [
+            f"- `{value.name}`: {self._comments.get(f'{enum.full_name}.{value.name}', '')}" for value in enum.values
+        ]
         text = "\n\n".join([self.said(enum), "\n".join(lines)])
         names = [value.name for value in enum.values]
         return self._reference(enum, lambda: {"type": "string", "enum": names, "description": text})

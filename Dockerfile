@@ -1,7 +1,7 @@
 # The service with everything it needs; without any setting but CHATBACK_ENVIRONMENT=development it serves by itself.
 # docs/container.md tells how to run it.
 
-# Any image with Python 3.11 or newer on glibc and CA certificates, such as one that trusts your own authority.
+# Any Debian with Python 3.11 or newer and CA certificates will do, such as one that trusts your own authority.
 ARG BASE=python:3.11-slim-bookworm
 
 
@@ -31,7 +31,11 @@ FROM ${BASE}
 LABEL org.opencontainers.image.title="ChatBack" \
       org.opencontainers.image.description="A self-hosted chat backend over gRPC"
 
-# PostgreSQL runs only as a user that has a name.
+# As process 1, Python would not hear a SIGTERM that comes before it listens for one.
+RUN apt-get update -q \
+ && apt-get install -y -q --no-install-recommends tini \
+ && rm -rf /var/lib/apt/lists/*
+# The embedded PostgreSQL runs only as a user that has a name.
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /data --shell /usr/sbin/nologin chatback \
  && install --directory --mode=0700 --owner=chatback --group=chatback /data
 COPY --from=packages /opt/chatback /opt/chatback
@@ -54,5 +58,5 @@ VOLUME /data
 EXPOSE 50051 8080
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-m", "entrypoints.cli", "health"]
-ENTRYPOINT ["python", "-m", "entrypoints.cli"]
+ENTRYPOINT ["tini", "--", "python", "-m", "entrypoints.cli"]
 CMD ["api"]

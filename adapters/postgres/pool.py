@@ -44,8 +44,10 @@ class Pool:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """Lends a connection. Raises DatabaseUnavailable if none is free in time."""
+        # A timer is dear where a connection is there already, as it is nearly always.
+        patience = None if self._driver.get_idle_size() else self._timeout_seconds
         with translated():
-            driver = await self._driver.acquire(timeout=self._timeout_seconds)
+            driver = await self._driver.acquire(timeout=patience)
         try:
             yield Connection(driver)
         finally:

@@ -1,6 +1,7 @@
 """One HTTP connection, with the bounds that uvicorn's own has not: on the size of a request's head and on its time."""
 
 import asyncio
+from collections import deque
 from typing import Any, NoReturn
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -33,7 +34,7 @@ class Connection(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         self._hurry: asyncio.TimerHandle | None = None
-        self._cycles: list[RequestResponseCycle] = []
+        self._cycles: deque[RequestResponseCycle] = deque()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begins to wait for the first head."""
@@ -65,7 +66,9 @@ class Connection(HttpToolsProtocol):
         if self.parser.get_method() in WITH_BODY and names.isdisjoint(LENGTHS):
             self._refuse(LENGTH_MISSING)
         super().on_headers_complete()
-        self._cycles = [*(cycle for cycle in self._cycles if not cycle.response_complete), self.cycle]
+        while self._cycles and self._cycles[0].response_complete:
+            self._cycles.popleft()
+        self._cycles.append(self.cycle)
 
     def on_message_complete(self) -> None:
         """Begins to count the next head."""

@@ -13,7 +13,7 @@ from starlette.types import Receive, Send
 from entrypoints.rest.proto_json import to_json
 
 FIRST_SECONDS = 2
-"""How long a quiet stream is waited for, so that one that fails has a status; then the answer begins, with a comment."""
+"""How long a first event is waited for, so that a stream that fails has a status; then the answer begins without."""
 KEEP_ALIVE_SECONDS = 15
 """How often a comment goes out, so that nothing in between takes the connection for dead."""
 KEEP_ALIVE = b":\n\n"

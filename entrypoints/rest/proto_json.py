@@ -34,6 +34,8 @@ _OBJECT: Decoder[dict[str, Raw]] = Decoder(dict[str, Raw])
 _OBJECTS: Decoder[list[Raw]] = Decoder(list[Raw])
 _SCALAR: Decoder[Scalar] = Decoder(Scalar)
 _SCALARS: Decoder[list[Scalar] | None] = Decoder(list[Scalar] | None)
+_NUMBER: Decoder[str | float | None] = Decoder(str | float | None)
+_NUMBERS: Decoder[list[str | float] | None] = Decoder(list[str | float] | None)
 _MAP: Decoder[dict[str, Scalar] | None] = Decoder(dict[str, Scalar] | None)
 _OPEN = ("google.protobuf.Struct", "google.protobuf.Value", "google.protobuf.ListValue", "google.protobuf.Any")
 
@@ -120,6 +122,8 @@ def _decoder(field: FieldDescriptor) -> Decoder[Any]:
         return _ANYTHING
     if is_map(field):
         return _MAP
+    if field.cpp_type in (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT):
+        return _NUMBERS if field.is_repeated else _NUMBER  # json_format takes true for 1.0
     return _SCALARS if field.is_repeated else _SCALAR
 
 

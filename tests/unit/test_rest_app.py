@@ -78,6 +78,11 @@ async def test_a_body_in_chunks_is_taken(web: Web) -> None:
     assert web.service.requests[0].title == "x"
 
 
+async def test_an_answer_may_be_larger_than_a_request(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web.service, "title", "x" * (8 << 20))
+    assert len((await web.call("GET", CONVERSATION)).body) > 8 << 20
+
+
 async def test_a_connection_is_kept(web: Web) -> None:
     async with web.connection() as connection:
         for _ in range(3):

@@ -167,6 +167,7 @@ async def test_a_client_that_leaves_with_another_request_behind_the_stream_ends_
 
 
 async def test_a_quiet_stream_is_kept_alive_by_comments(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "FIRST_SECONDS", 0.01)
     monkeypatch.setattr(events, "KEEP_ALIVE_SECONDS", 0.01)
     wait = asyncio.Event()
     web.service.events = these(text(1, "a"), wait=wait)

@@ -39,6 +39,7 @@ class Scripted(ConversationServiceServicer, ChatServiceServicer, AuthServiceServ
         self.behave: Callable[[], Awaitable[object]] = self.nothing
         self.events: Callable[[], AsyncIterator[run_pb2.RunEvent]] = self.no_events
         self.open = 0
+        self.title = ""
         self.caller = a_caller()
 
     async def nothing(self) -> None:
@@ -54,7 +55,10 @@ class Scripted(ConversationServiceServicer, ChatServiceServicer, AuthServiceServ
         self, request: conversation_service_pb2.GetConversationRequest, context: Context
     ) -> conversation_service_pb2.GetConversationResponse:
         await self._take(request, context)
-        return conversation_service_pb2.GetConversationResponse()
+        response = conversation_service_pb2.GetConversationResponse()
+        if self.title:
+            response.conversation.title = self.title
+        return response
 
     async def CreateConversation(
         self, request: conversation_service_pb2.CreateConversationRequest, context: Context

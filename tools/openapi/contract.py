@@ -31,7 +31,7 @@ def read_contract(image: bytes) -> Contract:
     """Returns the contract that an image (a FileDescriptorSet with source info) describes."""
     pool, files = DescriptorPool(), FileDescriptorSet.FromString(image).file
     for file in files:
-        pool.Add(file)  # type: ignore[no-untyped-call]
+        pool.Add(file)
     ours = [file for file in files if file.package == PACKAGE]
     names = [f"{PACKAGE}.{service.name}" for file in ours for service in file.service]
     comments = {name: text for file in ours for name, text in _comments(file)}
@@ -47,7 +47,7 @@ def _comments(file: FileDescriptorProto) -> Iterator[tuple[str, str]]:
 
 
 def _names(kind: int, thing: Any, path: tuple[int, ...], parent: str) -> Iterator[tuple[tuple[int, ...], str]]:
-    """Yields the paths and full names of a message, an enum or a service, and of all in it; values are in their enum."""
+    """Yields the paths and full names of a message, an enum or a service, and of all in it."""
     name = f"{parent}.{thing.name}"
     yield path, name
     for part, number in _PARTS[kind].items():

@@ -1,7 +1,6 @@
 """Answers that are errors: AIP-193 as JSON Schema, and one response for each status of an operation."""
 
 from collections.abc import Mapping, Sequence
-from http import HTTPStatus
 from typing import Any
 
 import grpc
@@ -25,7 +24,7 @@ class ErrorResponses:
         """Returns the response of a status; one that has a single cause is the same for all operations."""
         names = ("X-Request-Id", *_HEADERS.get(http, ()))
         headers = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
-        text = f"{HTTPStatus(http).phrase}.\n\n{described(failures)}"
+        text = f"{', '.join(failure.reason for failure in failures)}.\n\n{described(failures)}"
         response = {"description": text, "headers": headers, "content": _ERROR}
         if len(failures) > 1:
             return response

@@ -1,7 +1,7 @@
 """Which failures an operation can end with: the reasons that comments name, and what HTTP itself has refused."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any

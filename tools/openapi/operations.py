@@ -1,7 +1,7 @@
 """One operation for each way to a method."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,8 @@ _SENTENCE = re.compile(r"(.+?)\.(?:\s|$)", re.DOTALL)
 _VARIABLE = re.compile(r"\{([A-Za-z0-9_.]+)=[^{}]+\}")
 _STREAM = (
     "A stream of events (SSE). Of each event `data:` is a {data} as JSON, `event:` is the name of what happened and "
-    "`id:` its seq. Lines that begin with a colon come every 15 seconds and mean nothing. An event named `error`, whose "
-    "`data:` is an Error, ends a stream that failed after it had begun; the run goes on."
+    "`id:` its seq. Lines that begin with a colon come every 15 seconds and mean nothing. An event named `error`, "
+    "whose `data:` is an Error, ends a stream that failed after it had begun; the run goes on."
 )
 _NOTHING_LEFT = "The run has ended and nothing is left of it after the cursor; an EventSource does not come back."
 
@@ -106,11 +106,20 @@ class Operations:
     def _stream(self, method: MethodDescriptor) -> Schema:
         data = self.schemas.answered(method.output_type)
         text = _STREAM.format(data=method.output_type.name)
-        content = {"text/event-stream": {"schema": {"type": "string"}, "x-data-schema": data}}
-        return {"description": text, **_TRACED, "content": content}
+        return {"description": text, **_TRACED, "content": {"text/event-stream": {"schema": _event(data)}}}
 
 
 _TRACED = {"headers": {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}}}
+
+
+def _event(data: Schema) -> Schema:
+    """Returns one event of a stream: OpenAPI 3.1 has no words for the stream itself."""
+    properties = {
+        "id": {"type": "string", "description": "The event's seq."},
+        "event": {"type": "string", "description": "The name of what happened, or `error`."},
+        "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": data},
+    }
+    return {"description": "One event of the stream.", "type": "object", "properties": properties, "required": ["data"]}
 
 
 def path_of(rule: HttpRule) -> str:
@@ -138,8 +147,10 @@ def _leaves(message: Descriptor, path: str, seen: str) -> Iterator[tuple[str, Fi
             yield from _leaves(inner, f"{path}{field.name}.", f"{seen} {inner.full_name}")
 
 
-def _fields(message: Descriptor, path: str) -> Iterable[FieldDescriptor]:
+def _fields(message: Descriptor | None, path: str) -> Iterator[FieldDescriptor]:
     for name in path.split("."):
+        if message is None:
+            raise ValueError(f"{path!r} leads through a field that is no message")
         field = message.fields_by_name[name]
         yield field
         message = field.message_type

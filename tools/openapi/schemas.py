@@ -11,18 +11,16 @@ from tools.openapi.limits import limits_of
 
 Schema = dict[str, Any]
 Kind = FieldDescriptor
-INT64 = {"type": "string", "format": "int64", "pattern": "^-?[0-9]+$"}
-UINT64 = {"type": "string", "format": "uint64", "pattern": "^[0-9]+$"}
+BYTES = {"type": "string", "contentEncoding": "base64"}
 SCALARS: Mapping[int, Schema] = {
-    Kind.TYPE_BOOL: {"type": "boolean"},
-    Kind.TYPE_STRING: {"type": "string"},
-    Kind.TYPE_BYTES: {"type": "string", "contentEncoding": "base64"},
-    Kind.TYPE_DOUBLE: {"type": "number", "format": "double"},
-    Kind.TYPE_FLOAT: {"type": "number", "format": "float"},
-    **dict.fromkeys((Kind.TYPE_INT32, Kind.TYPE_SINT32, Kind.TYPE_SFIXED32), {"type": "integer", "format": "int32"}),
-    **dict.fromkeys((Kind.TYPE_UINT32, Kind.TYPE_FIXED32), {"type": "integer", "format": "uint32", "minimum": 0}),
-    **dict.fromkeys((Kind.TYPE_INT64, Kind.TYPE_SINT64, Kind.TYPE_SFIXED64), INT64),
-    **dict.fromkeys((Kind.TYPE_UINT64, Kind.TYPE_FIXED64), UINT64),
+    Kind.CPPTYPE_BOOL: {"type": "boolean"},
+    Kind.CPPTYPE_STRING: {"type": "string"},
+    Kind.CPPTYPE_DOUBLE: {"type": "number", "format": "double"},
+    Kind.CPPTYPE_FLOAT: {"type": "number", "format": "float"},
+    Kind.CPPTYPE_INT32: {"type": "integer", "format": "int32"},
+    Kind.CPPTYPE_UINT32: {"type": "integer", "format": "uint32", "minimum": 0},
+    Kind.CPPTYPE_INT64: {"type": "string", "format": "int64", "pattern": "^-?[0-9]+$"},
+    Kind.CPPTYPE_UINT64: {"type": "string", "format": "uint64", "pattern": "^[0-9]+$"},
 }
 WELL_KNOWN: Mapping[str, Schema] = {
     "Any": {"type": "object", "properties": {"@type": {"type": "string"}}, "required": ["@type"]},
@@ -33,15 +31,15 @@ WELL_KNOWN: Mapping[str, Schema] = {
     "Struct": {"type": "object"},
     "Timestamp": {"type": "string", "format": "date-time"},
     "Value": {},
-    "BoolValue": SCALARS[Kind.TYPE_BOOL],
-    "BytesValue": SCALARS[Kind.TYPE_BYTES],
-    "DoubleValue": SCALARS[Kind.TYPE_DOUBLE],
-    "FloatValue": SCALARS[Kind.TYPE_FLOAT],
-    "Int32Value": SCALARS[Kind.TYPE_INT32],
-    "Int64Value": INT64,
-    "StringValue": SCALARS[Kind.TYPE_STRING],
-    "UInt32Value": SCALARS[Kind.TYPE_UINT32],
-    "UInt64Value": UINT64,
+    "BoolValue": SCALARS[Kind.CPPTYPE_BOOL],
+    "BytesValue": BYTES,
+    "DoubleValue": SCALARS[Kind.CPPTYPE_DOUBLE],
+    "FloatValue": SCALARS[Kind.CPPTYPE_FLOAT],
+    "Int32Value": SCALARS[Kind.CPPTYPE_INT32],
+    "Int64Value": SCALARS[Kind.CPPTYPE_INT64],
+    "StringValue": SCALARS[Kind.CPPTYPE_STRING],
+    "UInt32Value": SCALARS[Kind.CPPTYPE_UINT32],
+    "UInt64Value": SCALARS[Kind.CPPTYPE_UINT64],
 }
 REQUIRED = "Required"
 """The word by which a comment says that a field may not be left out."""
@@ -98,7 +96,7 @@ class Schemas:
         return self._reference(enum, lambda: {"type": "string", "enum": names, "description": text})
 
     def _container(self, field: FieldDescriptor, *, taken: bool) -> Schema:
-        if is_map(field):
+        if field.message_type is not None and is_map(field):
             value = field.message_type.fields_by_name["value"]
             return {"type": "object", "additionalProperties": self._single(value, taken=taken)}
         single = self._single(field, taken=taken)
@@ -108,7 +106,7 @@ class Schemas:
         if field.enum_type is not None:
             return self.enum(field.enum_type)
         if field.message_type is None:
-            return dict(SCALARS[field.type])
+            return dict(BYTES if field.type == Kind.TYPE_BYTES else SCALARS[field.cpp_type])
         package, _, name = field.message_type.full_name.rpartition(".")
         if package == "google.protobuf":
             return dict(WELL_KNOWN[name])

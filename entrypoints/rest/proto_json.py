@@ -96,7 +96,8 @@ def _taken_apart(descriptor: Descriptor, text: bytes | Raw, place: str) -> dict[
     for name, raw in found.items():
         field = fields_of(descriptor).get(name)
         if field is None or field.name in value:
-            raise InvalidField(place + name[:100], "is there twice" if field else "is not a field of this request")
+            wrong = place + name[:100] or "body"
+            raise InvalidField(wrong, "is there twice" if field else "is not a field of this request")
         value[field.name] = _item(field, raw, place + field.name)
     return value
 

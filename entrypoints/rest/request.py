@@ -76,7 +76,7 @@ def _fields(descriptor: Descriptor, name: str) -> list[FieldDescriptor]:
     for part in name.split("."):
         field = _named(kind, part)
         if field is None or (found and found[-1].is_repeated):
-            raise InvalidField(name[:100], "is not a parameter of this path")
+            raise InvalidField(name[:100] or "query", "is not a parameter of this path")
         found.append(field)
         kind = message_in(field)
     if kind is not None or is_map(found[-1]):

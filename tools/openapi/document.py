@@ -36,7 +36,7 @@ PARAMETERS: dict[str, Any] = {
         "name": "Last-Event-ID",
         "in": "header",
         "description": f"The id of the last event that the client has; it counts more than {CURSOR} in the query.",
-        "schema": {"type": "integer", "format": "int32", "minimum": 0, "maximum": 2**31 - 1},
+        "schema": {"type": "string", "pattern": "^[0-9]{0,10}$"},
     },
 }
 SECURITY = {

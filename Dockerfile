@@ -15,7 +15,8 @@ COPY requirements/runtime.txt /requirements/
 ENV PYC_INVALIDATION_MODE=UNCHECKED_HASH UV_SYSTEM_CERTS=1
 RUN python -m venv --without-pip /opt/chatback \
  && /uv/bin/uv --no-config pip install -q --no-cache --no-build --require-hashes --compile-bytecode \
-    --python /opt/chatback/bin/python -r /requirements/runtime.txt
+    --python /opt/chatback/bin/python -r /requirements/runtime.txt \
+ && rm -f /opt/chatback/.lock
 
 
 FROM ${BASE} AS code

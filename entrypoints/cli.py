@@ -31,8 +31,9 @@ def api(settings: Settings, _: argparse.Namespace) -> int:
 
     from entrypoints.backing_servers import backing_servers, ensure_schema
     from entrypoints.greeting import greeting
+    from entrypoints.listening import check_port_is_free
     from entrypoints.logs import configure_logs
-    from entrypoints.server import check_port_is_free, serve
+    from entrypoints.server import serve
 
     signal.signal(signal.SIGTERM, _as_interrupt)
     configure_logs(settings.log_level, settings.log_format)

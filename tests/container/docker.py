@@ -47,7 +47,11 @@ class Container:
     def stop(self) -> int:
         """Stops it as an operator would, and returns its exit status: 137 if it had to be killed."""
         docker("stop", self.id)
-        return int(docker("inspect", "--format={{.State.ExitCode}}", self.id))
+        return self.ended()
+
+    def ended(self) -> int:
+        """Waits until it has ended, and returns its exit status."""
+        return int(docker("wait", self.id))
 
     def kill(self) -> None:
         """Ends it as a power cut would."""

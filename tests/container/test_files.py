@@ -11,6 +11,8 @@ import pytest
 from tests.container.docker import docker
 from tests.e2e.service import ROOT
 
+pytestmark = pytest.mark.timeout(500)  # the first test waits for the image
+
 
 def compose() -> list[str]:
     """Returns the words that begin a command of Compose."""

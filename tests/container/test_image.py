@@ -16,7 +16,7 @@ from chatback.v1.conversation_service_pb2 import CreateConversationRequest, List
 from tests.container.docker import IMAGE, Container, configured, container, network, service, volume
 from tests.e2e.service import ROOT
 
-pytestmark = pytest.mark.timeout(500)
+pytestmark = pytest.mark.timeout(500)  # the first test waits for the image
 
 ADA = Password("ada@example.org", "a long passphrase")
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -100,8 +100,8 @@ async def test_a_container_finds_what_a_killed_one_stored() -> None:
 
 def test_production_without_a_secret_is_refused() -> None:
     with container(IMAGE) as refused:
+        assert refused.ended() == 1
         refused.wait_for("CHATBACK_SECRET_KEY is needed in production")
-        assert refused.stop() == 1
 
 
 async def test_it_serves_on_postgresql_15_and_redis_7() -> None:

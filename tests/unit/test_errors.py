@@ -9,8 +9,10 @@ import pytest
 from chatback.v1.error_reason_pb2 import ErrorReason
 from domain import errors
 from domain.errors import CallsTooFrequent, ChatBackError, InvalidField, PromptTooLong, RunInProgress
+from entrypoints.rest import refusals
 
-NOT_RAISED_AS_ERRORS = {"UNSPECIFIED", "INTERNAL", "DEADLINE_EXCEEDED"}
+REFUSED_OVER_HTTP = {value.reason for value in vars(refusals).values() if isinstance(value, refusals.Refusal)}
+NOT_RAISED_AS_ERRORS = {"UNSPECIFIED", "INTERNAL", "DEADLINE_EXCEEDED"} | REFUSED_OVER_HTTP
 LISTED = {name.removeprefix("ERROR_REASON_") for name in ErrorReason.keys()}  # noqa: SIM118 - it is an enum's wrapper
 
 
@@ -73,3 +75,8 @@ def test_too_many_calls_are_told_when_to_come_back() -> None:
 
 def test_a_run_in_progress_is_named() -> None:
     assert RunInProgress(UUID(int=7)).metadata == {"run_id": str(UUID(int=7))}
+
+
+def test_every_reason_of_http_alone_is_in_the_published_catalogue() -> None:
+    assert REFUSED_OVER_HTTP
+    assert REFUSED_OVER_HTTP <= LISTED

@@ -124,6 +124,26 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The replica that made the answer died. No status: the reason of an attempt_reset and, where the run is given up
     after its third loss, in a `failed` event.
     """
+    ERROR_REASON_NOT_HTTP: _ErrorReason.ValueType  # 37
+    """What came in over HTTP is no HTTP request. REST only, 400."""
+    ERROR_REASON_BODY_INCOMPLETE: _ErrorReason.ValueType  # 38
+    """The body ended before its announced length. REST only, 400."""
+    ERROR_REASON_PATH_UNKNOWN: _ErrorReason.ValueType  # 39
+    """There is nothing at this path. REST only, 404."""
+    ERROR_REASON_METHOD_NOT_ALLOWED: _ErrorReason.ValueType  # 40
+    """The path takes other methods, which the header `allow` names. REST only, 405."""
+    ERROR_REASON_REQUEST_TOO_SLOW: _ErrorReason.ValueType  # 41
+    """The request did not arrive in time. REST only, 408."""
+    ERROR_REASON_LENGTH_MISSING: _ErrorReason.ValueType  # 42
+    """A request that may have a body says nothing of its length. REST only, 411."""
+    ERROR_REASON_BODY_TOO_LARGE: _ErrorReason.ValueType  # 43
+    """The body is larger than the service takes. REST only, 413."""
+    ERROR_REASON_MEDIA_TYPE_UNSUPPORTED: _ErrorReason.ValueType  # 44
+    """The body is not application/json, or is compressed. REST only, 415."""
+    ERROR_REASON_HTTP_TOO_OLD: _ErrorReason.ValueType  # 45
+    """A stream of events was asked for over HTTP/1.0. REST only, 426."""
+    ERROR_REASON_HEADERS_TOO_LARGE: _ErrorReason.ValueType  # 46
+    """Path and headers together are larger than the service takes. REST only, 431."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call or a run failed: the catalogue of failures.
@@ -236,4 +256,24 @@ ERROR_REASON_REPLICA_LOST: ErrorReason.ValueType  # 36
 """The replica that made the answer died. No status: the reason of an attempt_reset and, where the run is given up
 after its third loss, in a `failed` event.
 """
+ERROR_REASON_NOT_HTTP: ErrorReason.ValueType  # 37
+"""What came in over HTTP is no HTTP request. REST only, 400."""
+ERROR_REASON_BODY_INCOMPLETE: ErrorReason.ValueType  # 38
+"""The body ended before its announced length. REST only, 400."""
+ERROR_REASON_PATH_UNKNOWN: ErrorReason.ValueType  # 39
+"""There is nothing at this path. REST only, 404."""
+ERROR_REASON_METHOD_NOT_ALLOWED: ErrorReason.ValueType  # 40
+"""The path takes other methods, which the header `allow` names. REST only, 405."""
+ERROR_REASON_REQUEST_TOO_SLOW: ErrorReason.ValueType  # 41
+"""The request did not arrive in time. REST only, 408."""
+ERROR_REASON_LENGTH_MISSING: ErrorReason.ValueType  # 42
+"""A request that may have a body says nothing of its length. REST only, 411."""
+ERROR_REASON_BODY_TOO_LARGE: ErrorReason.ValueType  # 43
+"""The body is larger than the service takes. REST only, 413."""
+ERROR_REASON_MEDIA_TYPE_UNSUPPORTED: ErrorReason.ValueType  # 44
+"""The body is not application/json, or is compressed. REST only, 415."""
+ERROR_REASON_HTTP_TOO_OLD: ErrorReason.ValueType  # 45
+"""A stream of events was asked for over HTTP/1.0. REST only, 426."""
+ERROR_REASON_HEADERS_TOO_LARGE: ErrorReason.ValueType  # 46
+"""Path and headers together are larger than the service takes. REST only, 431."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

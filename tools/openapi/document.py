@@ -20,7 +20,7 @@ The API is gRPC; this is the same over HTTP, where each call has a path.
 
 - **Names** of fields are in camelCase; requests may also have them in snake_case, as the contract does.
 - **JSON** is that of Protocol Buffers: 64-bit integers are strings, enums are names, times are RFC 3339, bytes are
-  base64, and in a request `null` is the same as nothing. Fields with a value of their own are always there in answers.
+  base64, and in a request `null` is the same as nothing. In answers plain fields are always there, even if empty.
 - **Errors** are AIP-193: go by the `reason` of the ErrorInfo. Any request can also be METHOD_NOT_ALLOWED (405), where
   the path takes other methods.
 - **Streams** are server-sent events; one that was cut goes on with the header `Last-Event-ID`.

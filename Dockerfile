@@ -35,6 +35,7 @@ LABEL org.opencontainers.image.title="ChatBack" \
 # As process 1, Python would not hear a SIGTERM that comes before it listens for one.
 RUN apt-get update -q \
  && apt-get install -y -q --no-install-recommends tini \
+ && apt-get clean \
  && rm -rf /var/lib/apt/lists/*
 # The embedded PostgreSQL runs only as a user that has a name.
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /data --shell /usr/sbin/nologin chatback \

@@ -158,6 +158,19 @@ def test_every_reason_of_a_refusal_is_listed() -> None:
     assert set(DOCUMENT["components"]["schemas"]["ErrorInfo"]["properties"]["reason"]["enum"]) >= reasons
 
 
+def test_refusals_stand_under_the_status_they_have() -> None:
+    told = {
+        (http, response["$ref"].rpartition("/")[2])
+        for item in DOCUMENT["paths"].values()
+        for each in item.values()
+        for http, response in each["responses"].items()
+        if "$ref" in response
+    }
+    refused = {each for each in vars(refusals).values() if isinstance(each, refusals.Refusal)}
+    reasons = {reason for _, reason in told}
+    assert {(str(each.http), each.reason) for each in refused if each.reason in reasons} <= told
+
+
 def test_every_code_is_listed() -> None:
     codes = DOCUMENT["components"]["schemas"]["Error"]["properties"]["error"]["properties"]["status"]["enum"]
     assert set(codes) == {code.name for code in grpc.StatusCode}

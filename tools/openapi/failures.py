@@ -18,6 +18,7 @@ from tools.openapi.contract import PACKAGE, Contract
 REASONS = f"{PACKAGE}.ErrorReason"
 PREFIX = "ERROR_REASON_"
 _CODE = re.compile(rf"\b({'|'.join(code.name for code in grpc.StatusCode)})(?=[.;])")
+_REST_ONLY = re.compile(r"REST only, (\d{3})\.")
 _WORD = re.compile(r"\b[A-Z][A-Z_]{3,}\b")
 _ANY_RPC = re.compile(r"any RPC of any service can end with (.*?), and any that is not public with (.*?)\.")
 _OPEN_STREAM = re.compile(r"an open stream can end with (.*)", re.DOTALL)
@@ -43,11 +44,7 @@ class Failures:
 
     def __init__(self, contract: Contract) -> None:
         self._contract = contract
-        refused = [each for each in vars(refusals).values() if isinstance(each, Refusal)]
-        self._known = {
-            **{each.reason: Failure(each.reason, each.http, f"{each.message.capitalize()}.") for each in refused},
-            **dict(_catalogued(contract)),
-        }
+        self._known = {failure.reason: failure for failure in _catalogued(contract)}
         found = _ANY_RPC.search(" ".join(map(self._said, contract.services)))
         if found is None:
             raise ValueError("no service's comment says any more what any RPC can end with")
@@ -82,12 +79,18 @@ class Failures:
         return self._contract.comments[thing.full_name]
 
 
-def _catalogued(contract: Contract) -> Iterable[tuple[str, Failure]]:
+def _catalogued(contract: Contract) -> Iterable[Failure]:
     for value in contract.pool.FindEnumTypeByName(REASONS).values:
         text = contract.comments[f"{REASONS}.{value.name}"]
-        if found := _CODE.search(text):
-            reason = value.name.removeprefix(PREFIX)
-            yield reason, Failure(reason, HTTP_STATUSES[grpc.StatusCode[found[1]]], text)
+        if http := _status(text):
+            yield Failure(value.name.removeprefix(PREFIX), http, text)
+
+
+def _status(text: str) -> int | None:
+    """Returns the HTTP status that a comment tells, by its number or by its code; None where a reason comes without."""
+    if found := _REST_ONLY.search(text):
+        return int(found[1])
+    return HTTP_STATUSES[grpc.StatusCode[found[1]]] if (found := _CODE.search(text)) else None
 
 
 def _refusals(rule: HttpRule) -> list[Refusal]:

@@ -9,6 +9,7 @@ from application.hub import Hub, Subscription
 from application.ports.clock import Clock
 from application.ports.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from application.run_engine import RunEngine
+from application.watching import Watching
 from domain.conversation import Conversation, Message, MessageRole, MessageStatus
 from domain.identity import Caller
 from domain.model import ModelCatalog
@@ -32,6 +33,7 @@ class Chat:
 
     unit_of_work: UnitOfWorkFactory
     engine: RunEngine
+    watching: Watching
     hub: Hub
     catalog: ModelCatalog
     clock: Clock
@@ -51,7 +53,7 @@ class Chat:
         if isinstance(begun, UUID):
             return await self.stream(caller, begun, 0)
         run, started, subscription = begun
-        events = self._show(run, subscription, [started], 0)
+        events = self.watching.follow(run, subscription, [started], 0)
         return self._cancelling(events, run.run_id) if question.options.cancel_on_disconnect else events
 
     async def stream(self, caller: Caller, run_id: UUID, after_seq: int) -> AsyncGenerator[RunEvent, None]:
@@ -60,7 +62,7 @@ class Chat:
         run.check_cursor(after_seq)
         if run.state is not RunState.RUNNING and after_seq == run.last_seq:
             return _nothing()
-        return self._show(run, self.hub.subscribe(run_id), [], after_seq)
+        return self.watching.follow(run, self.hub.subscribe(run_id), [], after_seq)
 
     async def run(self, caller: Caller, run_id: UUID) -> Run:
         """Returns the run. Raises RunNotFound."""
@@ -78,15 +80,6 @@ class Chat:
         self.engine.cancel(run_id)
         await self.engine.wait_ended(run_id)
         return await self.run(caller, run_id)
-
-    async def _show(
-        self, run: Run, subscription: Subscription, known: Sequence[RunEvent], after_seq: int
-    ) -> AsyncGenerator[RunEvent, None]:
-        try:
-            async for event in self.engine.watch(run, subscription, known, after_seq):
-                yield event
-        finally:
-            self.hub.unsubscribe(run.run_id, subscription)
 
     async def _cancelling(self, events: AsyncGenerator[RunEvent, None], run_id: UUID) -> AsyncGenerator[RunEvent, None]:
         """Shows the events; whoever leaves before the last one takes the run along."""

@@ -1,7 +1,7 @@
 """Makes answers: every run in a task that the engine owns, whoever comes and goes as a watcher."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +10,7 @@ from uuid import UUID
 
 import structlog
 
-from application.hub import Hub, Subscription
+from application.hub import Hub
 from application.log_writer import LogWriter, Transcript
 from application.ports.chat_model import ChatModel, ChatRequest, Finish
 from application.ports.clock import Clock
@@ -26,15 +26,11 @@ from domain.errors import (
     ReplicaDraining,
     ReplicaFenced,
     ReplicaLost,
-    RunNotFound,
-    Unavailable,
 )
 from domain.model import ModelCatalog
 from domain.prompt import Turn, build_prompt
-from domain.run import Cancelled, Failed, FinishReason, Run, RunEvent, failed, storable
+from domain.run import Cancelled, Failed, FinishReason, Run, failed, storable
 
-READ_LIMIT = 500
-"""Events read from the log at a time."""
 ADOPTION_LIMIT = 20
 """Orphaned runs taken in at a time."""
 JOIN_SECONDS = 5
@@ -157,37 +153,6 @@ class RunEngine:
         generation = self._generations.get(run_id)
         if generation and generation.task:
             await asyncio.wait([generation.task], timeout=END_SECONDS)
-
-    async def watch(
-        self, run: Run, subscription: Subscription, known: Sequence[RunEvent], after_seq: int
-    ) -> AsyncGenerator[RunEvent, None]:
-        """Yields every event after `after_seq` to the last one, first the `known` ones, then the log, then live.
-
-        The subscription must be older than the newest known event. Raises Unavailable with the cursor when this
-        replica can't show more, and RunNotFound when the run has been erased meanwhile.
-        """
-        events, newest = known, run.last_seq
-        try:
-            while True:
-                if not events or events[0].seq > after_seq + 1:
-                    newest = max(newest, events[-1].seq) if events else newest
-                    events = await self.run_log.read(run.workspace_id, run.run_id, after_seq, READ_LIMIT)
-                    if not events and newest > after_seq:
-                        raise RunNotFound
-                for event in events:
-                    if event.seq <= after_seq:
-                        continue
-                    yield event
-                    after_seq = event.seq
-                    if event.is_last:
-                        return
-                if len(events) < READ_LIMIT:
-                    events = await subscription.take()
-                else:
-                    events = ()
-        except Unavailable as error:
-            error.metadata = {**error.metadata, "run_id": str(run.run_id), "last_seq": str(after_seq)}
-            raise
 
     async def write_log(self) -> None:
         """Writes events for ever; a fenced replica goes on as a new one, without its runs."""

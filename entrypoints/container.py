@@ -26,6 +26,7 @@ from application.housekeeping import Housekeeping
 from application.hub import Hub
 from application.ports.chat_model import ChatModel
 from application.run_engine import RunEngine
+from application.watching import Watching
 from domain.model import Model, ModelCatalog
 from entrypoints.grpc.open_streams import OpenStreams
 from entrypoints.settings import Settings
@@ -113,5 +114,8 @@ class Container(DeclarativeContainer):
     conversations = providers.Singleton(
         Conversations, unit_of_work=unit_of_work, engine=engine, signer=signer, clock=clock
     )
-    chat = providers.Singleton(Chat, unit_of_work=unit_of_work, engine=engine, hub=hub, catalog=catalog, clock=clock)
+    watching = providers.Singleton(Watching, run_log=run_log, hub=hub)
+    chat = providers.Singleton(
+        Chat, unit_of_work=unit_of_work, engine=engine, watching=watching, hub=hub, catalog=catalog, clock=clock
+    )
     housekeeping = providers.Singleton(Housekeeping, unit_of_work=unit_of_work, clock=clock)

@@ -10,6 +10,7 @@ from application.conversations import Conversations
 from application.hub import Hub
 from application.ports.chat_model import ChatModel, ChatRequest, Finish
 from application.run_engine import RunEngine
+from application.watching import Watching
 from domain.conversation import NO_USAGE, Conversation, ConversationDraft, Message, Usage
 from domain.model import Model, ModelCatalog
 from domain.run import FinishReason, Question, Run, RunEvent, SendOptions, TextDelta
@@ -91,7 +92,8 @@ class Replica:
         self.engine = RunEngine(
             self.model, CATALOG, self.unit_of_work, self.log, self.registry, self.hub, database.clock
         )
-        self.chat = Chat(self.unit_of_work, self.engine, self.hub, CATALOG, database.clock)
+        watching = Watching(self.log, self.hub)
+        self.chat = Chat(self.unit_of_work, self.engine, watching, self.hub, CATALOG, database.clock)
         self.signer = FakeTokenSigner(database.clock)
         self.conversations = Conversations(self.unit_of_work, self.engine, self.signer, database.clock)
         self.caller = a_caller()

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from structlog.testing import capture_logs
 
-from application import run_engine
+from application import run_engine, watching
 from application.log_writer import UNWRITTEN_LIMIT
 from domain.conversation import Message, MessageRole, MessageStatus, Usage
 from domain.errors import (
@@ -631,7 +631,7 @@ async def test_a_replica_that_left_is_fenced(replica: Replica) -> None:
 
 @pytest.fixture(params=[1, 2, 3, 500])
 def _page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_engine, "READ_LIMIT", request.param)
+    monkeypatch.setattr(watching, "READ_LIMIT", request.param)
 
 
 @pytest.mark.usefixtures("_page")
@@ -655,8 +655,8 @@ async def test_a_watcher_may_come_at_any_moment_with_any_cursor(replica: Replica
     await come()
     await made.all()
     await come()
-    for cursor, watching in watchers:
-        assert await watching == replica.logged(run_id)[cursor:]
+    for cursor, events in watchers:
+        assert await events == replica.logged(run_id)[cursor:]
 
 
 async def test_what_is_both_in_the_log_and_handed_over_is_shown_once(replica: Replica) -> None:

@@ -122,6 +122,13 @@ async def test_the_peer_is_the_connection_s_whatever_the_request_says(web: Web) 
     assert web.service.metadata["x-chatback-peer"] == "127.0.0.1"
 
 
+@pytest.fixture(scope="module")
+async def proxied() -> AsyncIterator[Web]:
+    """The service behind proxies that it trusts."""
+    async with serving_web(proxies=("127.0.0.1", "10.0.0.0/8")) as web:
+        yield web
+
+
 @pytest.mark.parametrize(
     ("forwarded", "peer"),
     [
@@ -134,10 +141,9 @@ async def test_the_peer_is_the_connection_s_whatever_the_request_says(web: Web) 
         ("", "127.0.0.1"),
     ],
 )
-async def test_a_trusted_proxy_tells_the_peer(forwarded: str, peer: str) -> None:
-    async with serving_web(proxies=("127.0.0.1", "10.0.0.0/8")) as web:
-        await web.call("GET", CONVERSATION, x_forwarded_for=forwarded)
-        assert web.service.metadata["x-chatback-peer"] == peer
+async def test_a_trusted_proxy_tells_the_peer(proxied: Web, forwarded: str, peer: str) -> None:
+    await proxied.call("GET", CONVERSATION, x_forwarded_for=forwarded)
+    assert proxied.service.metadata["x-chatback-peer"] == peer
 
 
 async def test_a_request_id_is_echoed(web: Web) -> None:

@@ -60,7 +60,7 @@ class Client:
         request = SendMessageRequest(conversation_id=conversation_id, content="hi")
         stub, transcript = ChatServiceStub(self.channel), Transcript()
         async for response in stub.SendMessage(request, metadata=self.metadata, timeout=ANSWER_SECONDS):
-            yield transcript.add(response.event)
+            yield transcript.add(*said_in(response.event))
         transcript.check(text)
 
 
@@ -72,21 +72,28 @@ class Transcript:
         self._pieces: list[str] = []
         self._final: str | None = None
 
-    def add(self, event: RunEvent) -> str:
+    def add(self, seq: int, kind: str, said: str) -> str:
         """Takes the next event and returns its kind. Raises WrongAnswerError if it cannot be the next."""
         self._seq += 1
-        if event.seq != self._seq or self._final is not None:
-            raise WrongAnswerError(f"event {event.seq} came where {self._seq} was due")
-        kind = event.WhichOneof("event") or "nothing"
+        if seq != self._seq or self._final is not None:
+            raise WrongAnswerError(f"event {seq} came where {self._seq} was due")
         if kind == "text_delta":
-            self._pieces.append(event.text_delta.text)
+            self._pieces.append(said)
         elif kind == "completed":
-            self._final = event.completed.message.content
+            self._final = said
         elif kind != "started":
-            raise WrongAnswerError(f"the answer did not end well: {event}")
+            raise WrongAnswerError(f"the answer did not end well: {kind} {said}")
         return kind
 
     def check(self, text: str) -> None:
         """Raises WrongAnswerError unless both the pieces and the message at the end are this text."""
         if not "".join(self._pieces) == self._final == text:
             raise WrongAnswerError(f"the answer is not what the model said after {self._seq} events")
+
+
+def said_in(event: RunEvent) -> tuple[int, str, str]:
+    """Returns an event's seq, its kind, and the text in it; of what is no part of an answer, all there is."""
+    kind = event.WhichOneof("event") or "nothing"
+    if kind == "text_delta":
+        return event.seq, kind, event.text_delta.text
+    return event.seq, kind, event.completed.message.content if kind == "completed" else str(event)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import median
 
-US = "ChatBack"
+US = "ChatBack, gRPC"
+REST = "ChatBack, REST"
 BARE = "bare grpc.aio"
 
 

@@ -3,8 +3,8 @@
     python -m bench.load ADDRESS PID answers STREAMS --tokens 500 --repeat 2
     python -m bench.load ADDRESS PID calls IN_FLIGHT --seconds 5
 
-PID is the server's, whose CPU and memory are read beside. Every answer is checked: a server that loses, repeats or
-mixes up anything is not measured.
+With --rest ADDRESS it does so over REST. PID is the server's, whose CPU and memory are read beside. Every answer is
+checked: a server that loses, repeats or mixes up anything is not measured.
 """
 
 import argparse
@@ -19,25 +19,19 @@ import msgspec
 import psutil
 import uvloop
 
+from bench.calls import calls
 from bench.client import Client, WrongAnswerError
 from bench.reading import Reading
-from bench.seen import AnswersSeen, CallsSeen, percentile
-from bench.wire import CallsFailedError, RepeatedCall
-from chatback.v1.conversation_service_pb2 import GetConversationRequest
+from bench.rest_client import RestClient
+from bench.seen import AnswersSeen, percentile
+from bench.wire import CallsFailedError
 
 CONNECT_SECONDS = 20.0
 WARM_UP_ANSWERS = 2
-WARM_UP_SECONDS = 0.5
 SET_UP_CALLS = 32
 """Calls in flight while conversations are made."""
 
-CALL = {
-    ":method": "POST",
-    ":scheme": "http",
-    ":path": "/chatback.v1.ConversationService/GetConversation",
-    "te": "trailers",
-    "content-type": "application/grpc",
-}
+Asker = Client | RestClient
 
 
 @dataclass(slots=True)
@@ -61,14 +55,15 @@ async def answers(client: Client, server: psutil.Process, parsed: argparse.Names
     """Asks on `streams` streams at once, `repeat` times each, every time in a conversation of its own."""
     text = "".join(f" tok{i}" for i in range(parsed.tokens))
     asked = parsed.streams * parsed.repeat
+    asker = RestClient(parsed.rest, client.metadata) if parsed.rest else client
     rooms = await bounded(SET_UP_CALLS, [client.new_conversation() for _ in range(asked + WARM_UP_ANSWERS)])
     crowd, gate = Crowd(parsed.streams), asyncio.Semaphore(parsed.opening or parsed.streams)
     for room in rooms[asked:]:
-        await listen(client, room, text, Crowd(1), gate)
+        await listen(asker, room, text, Crowd(1), gate)
     idle_bytes, before = server.memory_info().rss, Reading.now(server)
     watching = asyncio.create_task(crowd.watch(server))
     await asyncio.gather(
-        *(in_a_row(client, rooms[i : asked : parsed.streams], text, crowd, gate) for i in range(parsed.streams))
+        *(in_a_row(asker, rooms[i : asked : parsed.streams], text, crowd, gate) for i in range(parsed.streams))
     )
     after = Reading.now(server)
     watching.cancel()
@@ -84,17 +79,17 @@ async def answers(client: Client, server: psutil.Process, parsed: argparse.Names
     )
 
 
-async def in_a_row(client: Client, rooms: Iterable[str], text: str, crowd: Crowd, gate: asyncio.Semaphore) -> None:
+async def in_a_row(asker: Asker, rooms: Iterable[str], text: str, crowd: Crowd, gate: asyncio.Semaphore) -> None:
     """Asks in one conversation after the other."""
     for room in rooms:
-        await listen(client, room, text, crowd, gate)
+        await listen(asker, room, text, crowd, gate)
 
 
-async def listen(client: Client, room: str, text: str, crowd: Crowd, gate: asyncio.Semaphore) -> None:
+async def listen(asker: Asker, room: str, text: str, crowd: Crowd, gate: asyncio.Semaphore) -> None:
     """Takes one answer to its end; the gate bounds how many are asked for and not begun."""
     await gate.acquire()
     asked, silent = time.perf_counter(), True
-    async for kind in client.ask(room, text):
+    async for kind in asker.ask(room, text):
         if kind == "started":
             gate.release()
         elif silent:
@@ -102,26 +97,6 @@ async def listen(client: Client, room: str, text: str, crowd: Crowd, gate: async
             crowd.first_texts.append(time.perf_counter() - asked)
             crowd.present += 1
     crowd.present -= 1
-
-
-async def calls(client: Client, server: psutil.Process, parsed: argparse.Namespace) -> CallsSeen:
-    """Keeps `in_flight` calls of GetConversation going for some seconds."""
-    request = GetConversationRequest(conversation_id=await client.new_conversation())
-    response = await client.conversation(request)
-    host, port = parsed.address.split(":")
-    headers = {**CALL, ":authority": parsed.address, **dict(client.metadata)}
-    _, repeated = await asyncio.get_running_loop().create_connection(
-        lambda: RepeatedCall(headers, request.SerializeToString(), response.SerializeToString(), parsed.in_flight),
-        host,
-        int(port),
-    )
-    await asyncio.sleep(WARM_UP_SECONDS)
-    before, counted = Reading.now(server), repeated.count
-    await asyncio.wait([repeated.done], timeout=parsed.seconds)
-    after, made = Reading.now(server), repeated.count - counted
-    repeated.stop()
-    await asyncio.wait_for(repeated.done, CONNECT_SECONDS)
-    return CallsSeen(made, after.wall - before.wall, after.server - before.server, before.load_core_busy(after))
 
 
 async def bounded(most: int, work: list[Awaitable[str]]) -> list[str]:
@@ -159,6 +134,8 @@ def arguments() -> argparse.Namespace:
     call.set_defaults(load=calls)
     call.add_argument("in_flight", type=int)
     call.add_argument("--seconds", type=float, required=True)
+    for one in (stream, call):
+        one.add_argument("--rest", metavar="ADDRESS", help="where the same server listens for REST")
     return parser.parse_args()
 
 

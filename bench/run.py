@@ -1,4 +1,4 @@
-"""Measures the service over gRPC beside a bare grpc.aio server and, where they can be had, three peers.
+"""Measures the service over gRPC and REST beside a bare grpc.aio server and, where they can be had, three peers.
 
 The server runs on core 0, the model's endpoint and the load on core 1, PostgreSQL and Valkey wherever there is room.
 Machines are shared and noisy: rounds alternate between all that are compared, ratios are of medians.
@@ -12,13 +12,15 @@ from collections.abc import Sequence
 from bench.figures import Board
 from bench.peers import PROGRAM, measure_peers
 from bench.processes import BenchError, check_machine
-from bench.sections import PACED_DELAY, QUICK, TOKENS, Plan, memory, pace, throughput, unary
+from bench.sections import PACED_DELAY, QUICK, TOKENS, Plan, memory, pace, rest, throughput, unary
 from bench.service import Site, site
 from bench.table import print_tables
 from entrypoints.embedded import EmbeddedError
 
-SECTIONS = {"throughput": throughput, "pace": pace, "unary": unary, "memory": memory}
+SECTIONS = {"throughput": throughput, "pace": pace, "unary": unary, "rest": rest, "memory": memory}
 ONCE = ("memory",)
+SAME_FOR_PEERS = {"rest": "throughput"}
+"""Sections that ask of the peers, which speak REST alone, what another one has asked already if it runs too."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +49,7 @@ def _measure(place: Site, board: Board, names: list[str], plan: Plan, *, with_pe
             for number in range(1 if name in ONCE else plan.rounds):
                 _say(f"{name}, round {number + 1}")
                 SECTIONS[name](place, board, plan)
-                if with_peers:
+                if with_peers and SAME_FOR_PEERS.get(name) not in names:
                     _measure_peers(board, name, plan)
         except BenchError as error:
             failures.append(f"{name} was not measured: {error}")
@@ -56,9 +58,13 @@ def _measure(place: Site, board: Board, names: list[str], plan: Plan, *, with_pe
 
 
 def _measure_peers(board: Board, name: str, plan: Plan) -> None:
-    words = {"throughput": (str(TOKENS),), "pace": (str(plan.paced_tokens), str(PACED_DELAY))}.get(name)
+    words = {
+        "throughput": (str(TOKENS),),
+        "rest": (str(TOKENS),),
+        "pace": (str(plan.paced_tokens), str(PACED_DELAY)),
+    }.get(name)
     if words:
-        _say(f"{name} of the peers")
+        _say(f"{name}, peers")
         for peer, values in measure_peers(PROGRAM, *words).items():
             board.add(peer, values)
 

@@ -7,7 +7,7 @@ import msgspec
 import psutil
 
 from bench.database import footprint
-from bench.figures import BARE, US, Board, Figure
+from bench.figures import BARE, REST, US, Board, Figure
 from bench.processes import LOAD_CORE, BenchError, output_of
 from bench.seen import AnswersSeen, CallsSeen
 from bench.service import Server, Site, echo, model, service
@@ -41,9 +41,9 @@ def throughput(place: Site, board: Board, _: Plan) -> None:
         board.add(BARE, _flow(place, server))
 
 
-def _flow(place: Site, server: Server) -> dict[Figure, float]:
-    one = load(place, server, AnswersSeen, "answers", 1, "--tokens", TOKENS, "--repeat", 6)
-    many = load(place, server, AnswersSeen, "answers", 32, "--tokens", TOKENS, "--repeat", 2)
+def _flow(place: Site, server: Server, *way: str) -> dict[Figure, float]:
+    one = load(place, server, AnswersSeen, "answers", 1, "--tokens", TOKENS, "--repeat", 6, *way)
+    many = load(place, server, AnswersSeen, "answers", 32, "--tokens", TOKENS, "--repeat", 2, *way)
     return {
         Figure.TOKENS_1: one.tokens / one.seconds,
         Figure.FIRST_1_P50: one.first_token_p50 * 1e3,
@@ -85,13 +85,23 @@ def unary(place: Site, board: Board, plan: Plan) -> None:
             board.add(BARE, _calls(place, bare, plan))
 
 
-def _calls(place: Site, server: Server, plan: Plan) -> dict[Figure, float]:
-    seen = load(place, server, CallsSeen, "calls", IN_FLIGHT, "--seconds", plan.call_seconds)
+def _calls(place: Site, server: Server, plan: Plan, *way: str) -> dict[Figure, float]:
+    seen = load(place, server, CallsSeen, "calls", IN_FLIGHT, "--seconds", plan.call_seconds, *way)
     return {
         Figure.CALLS: seen.calls / seen.seconds,
         Figure.CALL_CPU: seen.cpu_seconds / seen.calls * 1e6,
         Figure.LOAD_CORE_CALLS: seen.load_core_busy * 100,
     }
+
+
+def rest(place: Site, board: Board, plan: Plan) -> None:
+    """Asks over REST what is asked over gRPC elsewhere, and reads one conversation both ways in turns."""
+    with model(place, TOKENS) as port, service(place, port) as server:
+        way = ("--rest", server.rest_address)
+        board.add(REST, _flow(place, server, *way))
+        for _ in range(CALL_TURNS):
+            board.add(REST, _calls(place, server, plan, *way))
+            board.add(US, _calls(place, server, plan))
 
 
 def memory(place: Site, board: Board, plan: Plan) -> None:

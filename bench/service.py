@@ -27,10 +27,11 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A program under load: where it listens, and its process id."""
+    """A program under load: where it listens for gRPC, its process id, and where for REST, if it does."""
 
     address: str
     pid: int
+    rest_address: str = ""
 
 
 @contextmanager
@@ -63,7 +64,7 @@ def _logs() -> Iterator[Path]:
 @contextmanager
 def service(place: Site, model_port: int) -> Iterator[Server]:
     """Runs the service on its core, answering with the model on that port; each start is a fresh process."""
-    port = free_port()
+    port, rest_port = free_port(), free_port()
     settings = {
         "CHATBACK_ENVIRONMENT": "production",
         "CHATBACK_SECRET_KEY": place.secret_key,
@@ -73,7 +74,7 @@ def service(place: Site, model_port: int) -> Iterator[Server]:
         "CHATBACK_DATABASE_POOL_SIZE": str(POOL_SIZE),
         "CHATBACK_REDIS_URL": place.redis_url,
         "CHATBACK_GRPC_PORT": str(port),
-        "CHATBACK_REST_PORT": str(free_port()),
+        "CHATBACK_REST_PORT": str(rest_port),
         "CHATBACK_OPENAI_BASE_URL": f"http://127.0.0.1:{model_port}/v1",
         "CHATBACK_OPENAI_API_KEY": "bench",
         "CHATBACK_CHAT_MODEL": "bench",
@@ -84,7 +85,7 @@ def service(place: Site, model_port: int) -> Iterator[Server]:
     }
     log = place.folder / "service.log"
     with running("entrypoints.cli", "api", port=port, core=SERVER_CORE, log=log, settings=settings) as pid:
-        yield Server(f"127.0.0.1:{port}", pid)
+        yield Server(f"127.0.0.1:{port}", pid, f"127.0.0.1:{rest_port}")
 
 
 @contextmanager

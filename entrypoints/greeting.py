@@ -14,7 +14,7 @@ def greeting(settings: Settings, ready: Ready) -> str:
     return "\n".join(
         [
             f"ChatBack is ready: gRPC on {address}, model {model}",
-            f"REST on {rest}: /docs, /readyz, /metrics",
+            f"REST on {rest}, with /docs, /readyz and /metrics",
             f"Operator: {ready.operator}",
             "",
             *_hints(address, rest),

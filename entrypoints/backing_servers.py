@@ -60,6 +60,8 @@ def ensure_schema(database_url: str, *, say: Callable[[str], None]) -> None:
         current, head = asyncio.run(current_and_head(database_url))
     except DatabaseUnavailable:
         raise MigrationError("the database does not answer; check CHATBACK_DATABASE_URL") from None
+    except ValueError:  # the driver's: a parameter of the URL that it does not know
+        raise MigrationError("CHATBACK_DATABASE_URL is not understood") from None
     if current == head:
         return
     say("bringing the database to the newest schema")

@@ -100,6 +100,20 @@ class Settings(BaseSettings):
             raise ValueError(f"should be a URL that begins with {schemes[0]}://")
         return value
 
+    @field_validator("openai_base_url")
+    @classmethod
+    def _is_an_endpoint(cls, value: str | None) -> str | None:
+        if value is not None and not _is_url(value, ("http", "https")):
+            raise ValueError("should be a URL that begins with http:// or https://")
+        return value
+
+    @field_validator("openai_api_key")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not (value.get_secret_value().isascii() and value.get_secret_value().isprintable()):
+            raise ValueError("should hold visible ASCII characters only")
+        return value
+
     @field_validator("trusted_proxies")
     @classmethod
     def _names_networks(cls, value: str | None) -> str | None:
@@ -166,6 +180,8 @@ def read_settings() -> Settings:
     """Returns the settings of the environment and config/chatback.env. Raises SettingsError with one line for each."""
     try:
         return Settings()
+    except UnicodeDecodeError:
+        raise SettingsError("config/chatback.env is not text in UTF-8") from None
     except ValidationError as error:
         raise SettingsError("; ".join(_complaint(detail["loc"], detail["msg"]) for detail in error.errors())) from None
 

@@ -56,6 +56,11 @@ class Connection(HttpToolsProtocol):
         super().data_received(data)
         self._look_at_the_head()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Takes a header of the head; what follows a body as a trailer was checked by nobody and counts for nothing."""
+        if self._in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """Lets the application have the request, unless it is refused here."""
         self._stop_waiting()

@@ -535,3 +535,8 @@ async def test_health_is_not_limited() -> None:
     async with serving(server, gate) as channel:
         answer = await raw(channel, "/grpc.health.v1.Health/Check")(b"", timeout=5)
     assert health_pb2.HealthCheckResponse.FromString(answer).status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_nobody_may_speak_for_somebody_else(house: House) -> None:
+    error = await house.refusal(house.get(("x-chatback-user", "bob")))
+    assert (error.code(), info(error).reason) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_MISSING")

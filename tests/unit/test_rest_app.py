@@ -110,11 +110,16 @@ async def test_http_1_0_is_answered(web: Web) -> None:
 
 
 async def test_what_a_call_needs_to_know_goes_along(web: Web) -> None:
-    await web.call("GET", CONVERSATION, traceparent="00-1-2-01", x_chatback_user="ada", x_request_id="abc", cookie="no")
+    await web.call("GET", CONVERSATION, traceparent="00-1-2-01", x_request_id="abc", cookie="no")
     sent = web.service.metadata
     assert (sent["authorization"], sent["traceparent"]) == (web.authorization, "00-1-2-01")
-    assert (sent["x-chatback-user"], sent["x-request-id"]) == ("ada", "abc")
+    assert sent["x-request-id"] == "abc"
     assert "cookie" not in sent
+
+
+async def test_nobody_may_speak_for_somebody_else(web: Web) -> None:
+    reply = await web.call("GET", CONVERSATION, x_chatback_user="ada")
+    assert (reply.status, reply.reason) == (403, "PERMISSION_MISSING")
 
 
 async def test_the_peer_is_the_connection_s_whatever_the_request_says(web: Web) -> None:

@@ -165,3 +165,9 @@ async def test_a_client_that_leaves_in_the_middle_of_a_body_disturbs_nobody(web:
 async def test_an_upgrade_is_not_taken_up(web: Web, upgrade: str) -> None:
     reply = await web.call("GET", PATH, connection="upgrade", upgrade=upgrade)
     assert reply.status == 200
+
+
+async def test_what_follows_a_body_is_no_header(web: Web) -> None:
+    chunked = "transfer-encoding: chunked\r\nx-request-id: head\r\nconnection: close\r\n\r\n2\r\n{}\r\n0\r\n"
+    reply = await answer_to(web, f"{POST}{chunked}x-request-id: trailer\r\n\r\n".encode())
+    assert reply.headers["x-request-id"] == "head"

@@ -133,6 +133,7 @@ def test_secrets_do_not_show_in_a_representation(monkeypatch: pytest.MonkeyPatch
         ("CHATBACK_DATABASE_URL", f"postgresql://me:{SECRET}@db:port/chatback"),
         ("CHATBACK_REDIS_URL", f"http://:{SECRET}@cache"),
         ("CHATBACK_REDIS_URL", SECRET),
+        ("CHATBACK_OPENAI_BASE_URL", "http://[::1"),
     ],
 )
 def test_a_url_that_is_none_is_refused_without_showing_it(
@@ -193,3 +194,17 @@ def test_our_own_key_goes_before_the_common_one(monkeypatch: pytest.MonkeyPatch)
     settings = with_environment(monkeypatch, CHATBACK_OPENAI_API_KEY="ours", OPENAI_API_KEY="common")
     assert settings.openai_api_key is not None
     assert settings.openai_api_key.get_secret_value() == "ours"
+
+
+def test_a_key_that_no_header_can_hold_is_refused_without_showing_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match=r"^CHATBACK_OPENAI_API_KEY") as refusal:
+        with_environment(monkeypatch, CHATBACK_OPENAI_API_KEY=f"{SECRET}\n{SECRET}")
+    assert SECRET not in str(refusal.value)
+
+
+def test_a_file_of_settings_that_is_no_text_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "chatback.env").write_bytes(b"\xff\xfe")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match=r"config/chatback\.env"):
+        read_settings()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from importlib import import_module
 from typing import Any
 
 import grpc
@@ -540,3 +541,15 @@ async def test_health_is_not_limited() -> None:
 async def test_nobody_may_speak_for_somebody_else(house: House) -> None:
     error = await house.refusal(house.get(("x-chatback-user", "bob")))
     assert (error.code(), info(error).reason) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_MISSING")
+
+
+async def test_a_client_that_is_gone_when_it_is_written_to_is_no_defect(house: House) -> None:
+    batch_error = import_module("grpc._cython.cygrpc").ExecuteBatchError  # what a write to nobody raises
+    assert issubclass(batch_error, grpc.aio.InternalError)
+    house.service.behave = raising(batch_error("SendMessageOperation"))
+    house.service.go_on.set()
+    with capture_logs() as logs:
+        call = house.watch()
+        while await call.read() is not grpc.aio.EOF:
+            pass
+    assert [(line["event"], line.get("code")) for line in logs] == [("call", "CANCELLED")]

@@ -7,13 +7,15 @@ from uuid import UUID
 from application.ports.clock import Clock
 from application.ports.token_signer import TokenSigner
 from application.ports.unit_of_work import UnitOfWorkFactory
-from application.run_engine import RunEngine
+from application.remote_runs import RemoteRuns
 from domain import bounds
-from domain.conversation import Conversation, ConversationChange, ConversationDraft, Message, PageRequest
+from domain.conversation import Conversation, ConversationChange, ConversationDraft, Message, MessagePage, PageRequest
 from domain.identity import Caller
 
 DEFAULT_PAGE_SIZE = 20
 PAGE_SIZE_LIMIT = 100
+PAGE_BYTES = 3_000_000
+"""Text on a page of messages, so that the page stays below the 4 MiB that gRPC clients receive by default."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Conversations:
     """Use cases on the caller's own conversations."""
 
     unit_of_work: UnitOfWorkFactory
-    engine: RunEngine
+    remote: RemoteRuns
     signer: TokenSigner
     clock: Clock
 
@@ -73,12 +75,12 @@ class Conversations:
             # The lock waits for whoever is just adding a run, so that it is found here.
             await work.conversations.lock(conversation_id, caller)
             running = await work.runs.running_in(conversation_id, caller)
-            for run_id in running:
-                await work.runs.request_cancel(run_id, caller)
+            for run in running:
+                await work.runs.request_cancel(run.run_id, caller)
             await work.conversations.hide(conversation_id, caller, self.clock.now())
             await work.commit()
-        for run_id in running:
-            self.engine.cancel(run_id)
+        for run in running:
+            self.remote.cancel(run)
 
     async def list(
         self, caller: Caller, query: str, page_size: int, page_token: str
@@ -95,13 +97,24 @@ class Conversations:
         return shown, self.signer.page_token(scope, [shown[-1].update_time.isoformat(), str(shown[-1].conversation_id)])
 
     async def list_messages(
-        self, caller: Caller, conversation_id: UUID, leaf_message_id: UUID | None, page_size: int, page_token: str
+        self,
+        caller: Caller,
+        conversation_id: UUID,
+        leaf_message_id: UUID | None,
+        page_size: int,
+        page_token: str,
+        *,
+        all_branches: bool = False,
     ) -> tuple[Sequence[Message], str]:
         """Returns a page of one branch, oldest first, and the token of the next one (empty at the end).
 
-        The branch ends with `leaf_message_id`, or with the message that was written last; later pages stay on it.
+        - The branch ends with `leaf_message_id`, or with the message that was written last; later pages stay on it.
+        - With `all_branches` the page is one of the whole tree, parents before their children.
         Raises ConversationNotFound, MessageNotFound.
         """
+        if all_branches:
+            bounds.absent("leaf_message_id", leaf_message_id, beside="all_branches")
+            return await self._list_tree(caller, conversation_id, page_size, page_token)
         size, scope = page_size_of(page_size), f"messages {caller.user_id} {conversation_id} {leaf_message_id}"
         after = self._after(scope, page_token)
         async with self.unit_of_work.reading() as work:
@@ -110,10 +123,23 @@ class Conversations:
             if leaf is None:
                 return (), ""
             await work.messages.get(caller.workspace_id, conversation_id, leaf)
-            found = await work.messages.branch(caller.workspace_id, leaf, PageRequest(size + 1, after))
-        shown = found[:size]
-        more = len(found) > size
-        return shown, self.signer.page_token(scope, [str(shown[-1].depth), str(leaf)]) if more else ""
+            page = await work.messages.branch(caller.workspace_id, leaf, PageRequest(size, after), max_bytes=PAGE_BYTES)
+        return page.messages, self._next(scope, page, str(leaf))
+
+    async def _list_tree(
+        self, caller: Caller, conversation_id: UUID, page_size: int, page_token: str
+    ) -> tuple[Sequence[Message], str]:
+        size, scope = page_size_of(page_size), f"tree {caller.user_id} {conversation_id}"
+        after = self._after(scope, page_token)
+        async with self.unit_of_work.reading() as work:
+            await work.conversations.get(conversation_id, caller)
+            page = await work.messages.tree(
+                caller.workspace_id, conversation_id, PageRequest(size, after), max_bytes=PAGE_BYTES
+            )
+        return page.messages, self._next(scope, page, str(page.messages[-1].message_id) if page.messages else "")
+
+    def _next(self, scope: str, page: MessagePage, place: str) -> str:
+        return self.signer.page_token(scope, [str(page.messages[-1].depth), place]) if page.has_more else ""
 
     def _after(self, scope: str, page_token: str) -> Sequence[str] | None:
         return self.signer.keyset(scope, page_token) if page_token else None

@@ -1,25 +1,25 @@
 """Fan-out of committed events to the watchers in this process."""
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from uuid import UUID
 
-from domain.errors import Unavailable
-from domain.run import RunEvent
+from domain.errors import ChatBackError
+from domain.run import Run, RunEvent
 
-QUEUE_LIMIT = 256
+QUEUE_LIMIT = 64
 """Events kept for a watcher that is slow to take them; past it the watcher goes back to the log."""
 
 
 class Subscription:
     """What was committed for one run since its watcher last looked. Bounded."""
 
-    __slots__ = ("_arrived", "_events", "_stopped")
+    __slots__ = ("_arrived", "_events", "_stopped", "_woken")
 
     def __init__(self) -> None:
         self._events: list[RunEvent] = []
-        self._stopped: Callable[[], Unavailable] | None = None
+        self._woken = False
+        self._stopped: Callable[[], ChatBackError] | None = None
         self._arrived: asyncio.Future[None] | None = None
 
     def put(self, event: RunEvent) -> None:
@@ -29,18 +29,29 @@ class Subscription:
         self._events.append(event)
         self._wake()
 
-    def stop(self, why: Callable[[], Unavailable]) -> None:
+    def announce(self) -> None:
+        """Says that the log may have more than was ever put here."""
+        self._woken = True
+        self._wake()
+
+    def stop(self, why: Callable[[], ChatBackError]) -> None:
         """Makes the watcher end with this error once it has taken what is there."""
         self._stopped = why
         self._wake()
 
     async def take(self) -> Sequence[RunEvent]:
-        """Waits for events and returns them in order; where some were forgotten there is a gap before the first."""
-        while not self._events:
+        """Waits for events and returns them in order; where some were forgotten there is a gap before the first.
+
+        Returns none when only the log knows what is new, be it after events that were here.
+        """
+        while not self._events and not self._woken:
             if self._stopped is not None:
                 raise self._stopped()
             self._arrived = asyncio.get_running_loop().create_future()
             await self._arrived
+        if not self._events:
+            self._woken = False
+            return ()
         taken, self._events = self._events, []
         return taken
 
@@ -49,36 +60,80 @@ class Subscription:
             self._arrived.set_result(None)
 
 
+class _Watched:
+    """A run that is watched here, and the newest seq that its watchers were told of."""
+
+    __slots__ = ("newest", "subscriptions", "workspace_id")
+
+    def __init__(self, run: Run) -> None:
+        self.workspace_id = run.workspace_id
+        self.newest = run.last_seq
+        self.subscriptions: list[Subscription] = []
+
+
 class Hub:
     """Who watches which run here."""
 
     def __init__(self) -> None:
-        self._watching: defaultdict[UUID, list[Subscription]] = defaultdict(list)
+        self._watched: dict[UUID, _Watched] = {}
+        self._closed: Callable[[], ChatBackError] | None = None
 
-    def subscribe(self, run_id: UUID) -> Subscription:
+    @property
+    def watched(self) -> Collection[tuple[UUID, UUID]]:
+        """The watched runs as (workspace_id, run_id)."""
+        return [(watched.workspace_id, run_id) for run_id, watched in self._watched.items()]
+
+    def subscribe(self, run: Run) -> Subscription:
         """Collects the events of a run from this moment on, until `unsubscribe` or the run's last event."""
+        watched = self._watched.setdefault(run.run_id, _Watched(run))
         subscription = Subscription()
-        self._watching[run_id].append(subscription)
+        watched.subscriptions.append(subscription)
+        if self._closed is not None:
+            subscription.stop(self._closed)
         return subscription
 
     def unsubscribe(self, run_id: UUID, subscription: Subscription) -> None:
         """Forgets the subscription; one that is forgotten already stays so."""
-        watchers = self._watching.get(run_id, [])
-        if subscription in watchers:
-            watchers.remove(subscription)
-        if not watchers:
-            self._watching.pop(run_id, None)
+        watched = self._watched.get(run_id)
+        if watched is None or subscription not in watched.subscriptions:
+            return
+        watched.subscriptions.remove(subscription)
+        if not watched.subscriptions:
+            del self._watched[run_id]
 
     def publish(self, events: Sequence[RunEvent]) -> None:
         """Hands events that are in the log to whoever watches their runs."""
         for event in events:
-            for subscription in self._watching.get(event.run_id, ()):
+            watched = self._watched.get(event.run_id)
+            if watched is None:
+                continue
+            watched.newest = max(watched.newest, event.seq)
+            for subscription in watched.subscriptions:
                 subscription.put(event)
             if event.is_last:
-                self._watching.pop(event.run_id, None)
+                del self._watched[event.run_id]
 
-    def stop(self, why: Callable[[], Unavailable]) -> None:
+    def announce(self, run_id: UUID, last_seq: int) -> None:
+        """Sends the watchers of a run to the log, unless they have been told of everything up to `last_seq`."""
+        watched = self._watched.get(run_id)
+        if watched is None or watched.newest >= last_seq:
+            return
+        watched.newest = last_seq
+        for subscription in watched.subscriptions:
+            subscription.announce()
+
+    def stop(self, why: Callable[[], ChatBackError]) -> None:
         """Ends every watcher with this error; a cursor lets it go on elsewhere."""
-        for watchers in self._watching.values():
-            for subscription in watchers:
-                subscription.stop(why)
+        for run_id in list(self._watched):
+            self.stop_run(run_id, why)
+
+    def close(self, why: Callable[[], ChatBackError]) -> None:
+        """Ends every watcher with this error, and whoever comes later."""
+        self._closed = why
+        self.stop(why)
+
+    def stop_run(self, run_id: UUID, why: Callable[[], ChatBackError]) -> None:
+        """Ends the watchers of one run with this error."""
+        watched = self._watched.get(run_id)
+        for subscription in watched.subscriptions if watched else ():
+            subscription.stop(why)

@@ -10,7 +10,8 @@ from uuid import UUID
 
 import structlog
 
-from application.hub import Hub
+from application.audience import Audience
+from application.failpoint import failpoint
 from application.ports.clock import Clock
 from application.ports.run_log import RunLog
 from application.ports.telemetry import UNWATCHED, Telemetry
@@ -101,7 +102,7 @@ class LogWriter:
 
     replica_id: UUID
     run_log: RunLog
-    hub: Hub
+    audience: Audience
     clock: Clock
     telemetry: Telemetry = UNWATCHED
 
@@ -140,7 +141,8 @@ class LogWriter:
             ending = await self._end(transcript, outcome, usage)
         except InvalidInput as refusal:
             ending = await self._end(transcript, failed(refusal), usage)
-        self.hub.publish(ending.events)
+        failpoint("after_finish_before_publish")
+        self.audience.publish(ending.events)
         self.telemetry.run_ended(ending.run.state)
         return ending
 
@@ -180,6 +182,7 @@ class LogWriter:
             await asyncio.sleep(pause)
 
     async def _commit(self, batch: Sequence[Transcript], events: Sequence[RunEvent]) -> None:
+        failpoint("before_append")
         try:
             await self._held(partial(self.run_log.append, self.replica_id, events))
         except InvalidInput:
@@ -187,7 +190,9 @@ class LogWriter:
             return
         for transcript in batch:
             transcript.settle()
-        self.hub.publish(events)
+        failpoint("after_append_before_publish")
+        self.audience.publish(events)
+        failpoint("after_publish")
 
     async def _commit_one_by_one(self, batch: Sequence[Transcript], events: Sequence[RunEvent]) -> None:
         """Finds the run whose text the database refuses: only that one fails."""
@@ -199,7 +204,7 @@ class LogWriter:
                 log.warning("run.text_refused", run_id=str(event.run_id), seq=event.seq)
                 continue
             transcript.settle()
-            self.hub.publish([event])
+            self.audience.publish([event])
 
     async def _end(self, transcript: Transcript, outcome: FinishReason | Failed | Cancelled, usage: Usage) -> Ending:
         now = self.clock.now()
@@ -210,6 +215,7 @@ class LogWriter:
         message = replace(transcript.message, content=content)
         run = replace(transcript.run, last_seq=transcript.seq)
         ending = end(run, message, outcome, usage=usage, tail=tail, now=now)
+        failpoint("before_finish")
         await self._held(partial(self.run_log.finish, self.replica_id, ending))
         return ending
 

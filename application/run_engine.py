@@ -1,95 +1,70 @@
-"""Makes answers: every run in a task that the engine owns, whoever comes and goes as a watcher."""
+"""Which answers this replica makes: every run in a task that the engine owns, whoever comes and goes as a watcher."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
 
-from application.hub import Hub
-from application.log_writer import LogWriter, Transcript
-from application.ports.chat_model import ChatModel, ChatRequest, Finish
+from application.audience import Audience
+from application.failpoint import failpoint
+from application.generation import Generation, Generator
+from application.lease import Lease
+from application.log_writer import RETRY_SECONDS, LogWriter
 from application.ports.clock import Clock
+from application.ports.event_bus import OrphansLeft
 from application.ports.replica_registry import ReplicaRegistry
 from application.ports.run_log import RunLog
 from application.ports.telemetry import UNWATCHED, Telemetry
-from application.ports.unit_of_work import UnitOfWorkFactory
-from domain.conversation import NO_USAGE, Message, Usage
-from domain.errors import (
-    ChatBackError,
-    DatabaseUnavailable,
-    ModelStreamBroken,
-    ReplicaDraining,
-    ReplicaFenced,
-    ReplicaLost,
-)
-from domain.model import ModelCatalog
-from domain.prompt import Turn, build_prompt
-from domain.run import Cancelled, Failed, FinishReason, Run, failed, storable
+from domain.conversation import NO_USAGE, Message
+from domain.errors import DatabaseUnavailable, ReplicaDraining, ReplicaFenced
+from domain.run import Cancelled, Run
 
 ADOPTION_LIMIT = 20
 """Orphaned runs taken in at a time."""
+RUNS_LIMIT = 4_000
+"""A replica that makes so many runs adopts no more."""
 JOIN_SECONDS = 5
 """How long a new run waits for this replica to be known to the database, right after a start or a lost lease."""
-JOIN_RETRY_SECONDS = 1
+JOIN_RETRY_SECONDS = 0.5
 END_SECONDS = 5
 """How long the end of a run may take that was told to stop."""
 
 log = structlog.get_logger()
 
-Outcome = FinishReason | Failed | Cancelled
 T = TypeVar("T")
-
-
-@dataclass(eq=False, slots=True)
-class Generation:
-    """One run that this replica makes, and the task that makes it."""
-
-    writer: LogWriter
-    transcript: Transcript
-    question: Message
-    task: asyncio.Task[None] | None = None
-    began: bool = False
-    listens: bool = True
-    stopped_by: Cancelled | Failed | None = None
-
-    def stop(self, why: Cancelled | Failed) -> None:
-        """Closes the model's stream, unless the model is through already."""
-        if not self.listens or self.stopped_by:
-            return
-        self.stopped_by = why
-        # A task cancelled before its first step never runs: then what it finds written here tells it.
-        if self.began and self.task is not None:
-            self.task.cancel()
-
-    def verdict(self) -> Cancelled | Failed | None:
-        """Returns why the generation was stopped, None if nobody stopped it."""
-        return self.stopped_by
 
 
 @dataclass
 class RunEngine:
-    """Starts, stops and shows runs. One for each replica."""
+    """Starts, stops, takes over and hands over runs. One for each replica.
 
-    model: ChatModel
-    catalog: ModelCatalog
-    unit_of_work: UnitOfWorkFactory
+    A term is the time under one replica_id: it ends when the lease is lost, and the process goes on under a new one.
+    """
+
+    generator: Generator
     run_log: RunLog
     replicas: ReplicaRegistry
-    hub: Hub
+    audience: Audience
     clock: Clock
+    lease: Lease = field(default_factory=Lease)
     telemetry: Telemetry = UNWATCHED
 
     def __post_init__(self) -> None:
         self._generations: dict[UUID, Generation] = {}
+        self._beginning: set[UUID] = set()
         self._left: set[asyncio.Task[Any]] = set()
         self._draining = False
+        self._leaving = False
         self._joined = asyncio.Event()
+        self._term_over = asyncio.Event()
+        self._former_id: UUID | None = None
         self._writer = self._new_writer()
+        self.look_for_orphans = asyncio.Event()
 
     @property
     def replica_id(self) -> UUID:
@@ -100,6 +75,14 @@ class RunEngine:
     def running(self) -> int:
         """Returns how many runs this replica makes at this moment."""
         return len(self._generations)
+
+    def makes(self, run_id: UUID) -> bool:
+        """Says whether this replica makes the run."""
+        return run_id in self._generations
+
+    def last_seq(self, run_id: UUID) -> int:
+        """Returns the newest seq that is in the log of a run that this replica makes."""
+        return self._generations[run_id].transcript.seq
 
     def check_open(self) -> None:
         """Raises ReplicaDraining once no new run is taken."""
@@ -115,28 +98,39 @@ class RunEngine:
             raise DatabaseUnavailable from None
         return self.replica_id
 
-    def start(self, run: Run, owner: UUID, question: Message, answer: Message) -> None:
-        """Generates the answer to a run that is in the log with its `started` event.
+    def start(self, run: Run, question: Message | None, answer: Message) -> None:
+        """Generates the answer to a run that is in the log with its first event, or with that of its new attempt.
 
-        Does nothing if this replica was fenced since the run got its owner: then it is an orphan like others.
+        Does nothing if this replica was fenced since the run got its owner, or leaves: then it is an orphan like others.
         """
-        if owner != self.replica_id:
+        if self._leaving or run.owner != self.replica_id or self.makes(run.run_id):
             return
         generation = Generation(self._writer, self._writer.open(run, answer), question)
         self._generations[run.run_id] = generation
         self.telemetry.run_started()
-        generation.task = asyncio.create_task(self._make(generation), name=f"run {run.run_id}")
+        generation.task = asyncio.create_task(self.generator.make(generation), name=f"run {run.run_id}")
         # No `finally` of its own would do: a task that is cancelled before its first step has none.
-        generation.task.add_done_callback(lambda _: self._generations.pop(run.run_id, None))
+        generation.task.add_done_callback(lambda _: self._forget(generation))
 
-    async def finish_even_if_left(self, work: Coroutine[None, None, T], if_left: Callable[[T], None]) -> T:
-        """Awaits the work; if the caller is cancelled meanwhile the work goes on, so that nothing stays half done.
+    async def was_stored(self, run: Run) -> bool:
+        """Finds out whether a begin was committed though the commit's reply was lost. Raises DatabaseUnavailable."""
+        while True:
+            try:
+                return bool((await self.run_log.survey(run.owner, [(run.workspace_id, run.run_id)])).standings)
+            except DatabaseUnavailable:
+                if self.lease.is_silent:
+                    raise
+                await asyncio.sleep(RETRY_SECONDS)
 
-        What came of it is then given to `if_left`.
+    async def begin(self, run_id: UUID, work: Coroutine[None, None, T], if_left: Callable[[T], None]) -> T:
+        """Awaits the work that stores and starts a run; if the caller is cancelled meanwhile it goes on.
+
+        What came of it is then given to `if_left`. Meanwhile the run is no orphan.
         """
         task = asyncio.create_task(work)
         self._left.add(task)
-        task.add_done_callback(self._left.discard)
+        self._beginning.add(run_id)
+        task.add_done_callback(partial(self._begun, run_id))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -162,40 +156,82 @@ class RunEngine:
                 await self._writer.run()
             except ReplicaFenced:
                 log.warning("replica.fenced", replica_id=str(self.replica_id), runs=self.running)
-                self._joined.clear()
-                self._abandon()
-                self._writer = self._new_writer()
+                self._end_term()
 
-    async def renew_lease(self) -> None:
-        """Tells the others that this replica lives."""
-        writer = self._writer
-        if self._joined.is_set() and not await self.replicas.renew(writer.replica_id):
-            writer.fence()
+    async def during_term(self, work: Callable[[UUID], Coroutine[None, None, None]]) -> None:
+        """Runs work that goes by the replica_id until the term ends. Raises DatabaseUnavailable before it begins."""
+        replica_id, over = await self.owner(), self._term_over
+        async with asyncio.TaskGroup() as group:
+            working = group.create_task(work(replica_id))
+            await over.wait()
+            working.cancel()
+
+    async def check_lease(self) -> None:
+        """Stops writing in time when the lease cannot be renewed, and showing when the database is silent."""
+        self.lease.beat()
+        if not self._joined.is_set():
+            return
+        if self.lease.is_over:
+            self._writer.fence()
+        elif self.lease.is_silent:
+            self.audience.hub.stop(DatabaseUnavailable)
 
     async def adopt_orphans(self) -> None:
-        """Ends the runs of replicas that died, with the text that the log has."""
-        await self.replicas.fence_expired()
+        """Goes on with the runs of replicas that died or left; those that are given up are ended with their text."""
+        self.look_for_orphans.clear()
+        if self._draining:
+            return
+        if await self.replicas.fence_expired():
+            failpoint("after_fence_expired")
         owner, writer = await self.owner(), self._writer
-        for run, message in await self.replicas.adopt_orphans(owner, set(self._generations), ADOPTION_LIMIT):
-            outcome = Cancelled() if run.cancel_requested else failed(ReplicaLost())
-            await writer.finish(writer.open(run, message), outcome, NO_USAGE)
-            log.warning("run.orphan_ended", run_id=str(run.run_id), last_seq=run.last_seq)
+        room = min(ADOPTION_LIMIT, RUNS_LIMIT - self.running)
+        attended = self._generations.keys() | self._beginning
+        adopted = await self.replicas.adopt_orphans(owner, attended, room) if room > 0 else ()
+        if adopted and len(adopted) == room:
+            self.look_for_orphans.set()  # there may be more
+        for run, message in adopted:
+            failpoint("after_adopt")
+            await self._take_over(writer, run, message)
 
     async def drain(self, seconds: float) -> None:
-        """Takes no new runs, gives the running ones `seconds` to end, then ends them with what they have."""
+        """Takes no new runs and gives the running ones `seconds` to end."""
         self._draining = True
         log.info("runs.draining", runs=self.running, seconds=seconds)
-        try:
-            await self._idle(seconds)
-            for generation in self._generations.values():
-                generation.stop(failed(ReplicaLost()))
-            await self._idle(END_SECONDS)
-        finally:  # also for whoever is too much in a hurry to wait
-            self.hub.stop(ReplicaDraining)
+        await self._idle(seconds)
 
-    async def leave(self) -> None:
-        """Gives up the lease, so that whatever is left is taken care of at once."""
-        await self.replicas.leave(self.replica_id)
+    async def hand_over(self) -> None:
+        """Leaves the runs that have not ended to other replicas, and ends all watchers."""
+        self._leaving = True
+        try:
+            for generation in self._generations.values():
+                generation.abandon()
+            await self._idle(END_SECONDS)
+            await self._leave()
+        finally:
+            self.audience.hub.close(ReplicaDraining)
+
+    async def _leave(self) -> None:
+        """Gives up the lease and tells the others, so that whatever is left is taken over at once."""
+        failpoint("before_leave")
+        self._joined.clear()
+        self.lease.end()
+        try:
+            others = await self.replicas.leave(self.replica_id)
+        except DatabaseUnavailable:
+            log.warning("replica.left_without_word")
+            return
+        failpoint("after_leave")
+        await self.audience.tell(others, OrphansLeft())
+
+    async def _take_over(self, writer: LogWriter, run: Run, message: Message) -> None:
+        """Generates an adopted run again, or ends it."""
+        outcome = run.given_up()
+        log.warning("run.adopted", run_id=str(run.run_id), attempt=run.attempt, crashes=run.crashes)
+        if outcome is None:
+            self.start(run, None, message)
+            self.audience.hub.announce(run.run_id, run.last_seq)
+        else:
+            await writer.finish(writer.open(run, message), outcome, NO_USAGE)
 
     async def _idle(self, seconds: float) -> None:
         """Returns when no run is being begun or made any more, or after so many seconds."""
@@ -206,88 +242,47 @@ class RunEngine:
 
     async def _join(self) -> None:
         while not self._joined.is_set():
+            if self._draining:  # one that leaves does not come back
+                await asyncio.Future()
+            sent = self.lease.monotonic()
             try:
                 await self.replicas.join(self.replica_id)
-                self._joined.set()
+                if self._former_id is not None:  # its runs need not wait until the lost lease runs out
+                    await self.replicas.leave(self._former_id)
             except DatabaseUnavailable:
                 await asyncio.sleep(JOIN_RETRY_SECONDS)
+                continue
+            if not self._leaving:
+                self.lease.begin(self.replica_id, sent)
+                self._joined.set()
+                self.look_for_orphans.set()
 
     def _new_writer(self) -> LogWriter:
-        return LogWriter(self.clock.new_id(), self.run_log, self.hub, self.clock, self.telemetry)
+        return LogWriter(self.clock.new_id(), self.run_log, self.audience, self.clock, self.telemetry)
 
-    def _abandon(self) -> None:
-        """Drops what a fenced replica was doing: whoever adopts the runs goes by the log."""
-        for generation in self._generations.values():
-            if generation.listens and generation.task is not None:
-                generation.task.cancel()
-        self.hub.stop(ReplicaFenced)
+    def _begun(self, run_id: UUID, task: asyncio.Task[Any]) -> None:
+        self._left.discard(task)
+        self._beginning.discard(run_id)
 
-    async def _make(self, generation: Generation) -> None:
+    def _forget(self, generation: Generation) -> None:
         run_id = generation.transcript.run.run_id
-        generation.began = True
-        try:
-            outcome, usage = await self._generate(generation)
-            generation.listens = False
-            await generation.writer.finish(generation.transcript, outcome, usage)
-        except ReplicaFenced:
-            log.warning("run.abandoned", run_id=str(run_id))
+        if self._generations.get(run_id) is generation:
+            del self._generations[run_id]
+            self.audience.dismiss(run_id)
 
-    async def _generate(self, generation: Generation) -> tuple[Outcome, Usage]:
-        """Returns how the answer ended. What goes wrong is an outcome, too: watchers are told of it in the log."""
-        if stopped := generation.verdict():
-            return stopped, NO_USAGE
-        try:
-            return await self._listen(generation)
-        except asyncio.CancelledError:
-            stopped = generation.verdict()
-            if stopped is None:
-                raise
-            _uncancel()
-            return stopped, NO_USAGE
-        except ReplicaFenced:
-            raise
-        except ChatBackError as error:
-            return failed(error), NO_USAGE
-        except Exception:
-            incident = str(self.clock.new_id())
-            log.exception("run.broken", run_id=str(generation.transcript.run.run_id), incident_id=incident)
-            return Failed("INTERNAL", f"internal error, incident {incident}"), NO_USAGE
-
-    async def _listen(self, generation: Generation) -> tuple[Outcome, Usage]:
-        transcript, writer = generation.transcript, generation.writer
-        request = await self._request(transcript.run, generation.question)
-        clock, observe = asyncio.get_running_loop().time, self.telemetry.first_token
-        last = clock()
-        async with aclosing(self.model.stream(request)) as pieces:
-            async for piece in pieces:
-                if isinstance(piece, Finish):
-                    return piece.reason, piece.usage
-                now = clock()
-                observe(now - last)
-                last, observe = now, self.telemetry.token_gap
-                await writer.write(transcript, storable(piece))
-        raise ModelStreamBroken
-
-    async def _request(self, run: Run, question: Message) -> ChatRequest:
-        return ChatRequest(
-            run.model, await self._turns(run, question), run.options.temperature, run.options.max_output_tokens
-        )
-
-    async def _turns(self, run: Run, question: Message) -> Sequence[Turn]:
-        budget = self.catalog.get(run.model).prompt_budget
-        earlier: Sequence[Message] = ()
-        if question.parent_message_id is not None:
-            async with self.unit_of_work.reading() as work:
-                earlier = await work.messages.newest_first(run.workspace_id, question.parent_message_id, budget * 3)
-        return build_prompt([question, *earlier], budget)
+    def _end_term(self) -> None:
+        """Drops what a fenced replica was doing: whoever adopts the runs goes by the log."""
+        self._joined.clear()
+        for generation in self._generations.values():
+            generation.abandon()
+        self._generations.clear()
+        self.audience.dismiss_all()
+        self.audience.hub.stop(ReplicaFenced)
+        self._former_id, self._writer = self.replica_id, self._new_writer()
+        self._term_over.set()
+        self._term_over = asyncio.Event()
 
 
 def _hand_over(if_left: Callable[[T], None], task: asyncio.Task[T]) -> None:
     if not task.cancelled() and task.exception() is None:
         if_left(task.result())
-
-
-def _uncancel() -> None:
-    """Takes back the cancellation that was meant for the model's stream, so that the end can be written."""
-    if task := asyncio.current_task():
-        task.uncancel()

@@ -8,9 +8,6 @@ from application.ports.run_log import RunLog
 from domain.errors import RunNotFound, Unavailable
 from domain.run import Run, RunEvent
 
-READ_LIMIT = 500
-"""Events read from the log at a time."""
-
 
 @dataclass(frozen=True)
 class Watching:
@@ -27,27 +24,34 @@ class Watching:
         The subscription must be older than the newest known event; it ends with this. Raises Unavailable with the
         cursor when this replica can't show more, and RunNotFound when the run has been erased meanwhile.
         """
-        events, newest = known, run.last_seq
+        events, newest, behind = known, run.last_seq, not known
         try:
             while True:
-                if not events or events[0].seq > after_seq + 1:
-                    newest = max(newest, events[-1].seq) if events else newest
-                    events = await self.run_log.read(run.workspace_id, run.run_id, after_seq, READ_LIMIT)
-                    if not events and newest > after_seq:
-                        raise RunNotFound
+                if behind:
+                    events, behind = await self._read(run, after_seq, newest)
                 for event in events:
+                    if event.seq > after_seq + 1:
+                        newest, behind = max(newest, event.seq), True
+                        break
                     if event.seq <= after_seq:
                         continue
                     yield event
                     after_seq = event.seq
                     if event.is_last:
                         return
-                if len(events) < READ_LIMIT:
+                if not behind:
                     events = await subscription.take()
-                else:
-                    events = ()
+                    behind = not events
         except Unavailable as error:
             error.metadata = {**error.metadata, "run_id": str(run.run_id), "last_seq": str(after_seq)}
             raise
         finally:
             self.hub.unsubscribe(run.run_id, subscription)
+
+    async def _read(self, run: Run, after_seq: int, newest: int) -> tuple[Sequence[RunEvent], bool]:
+        """Returns the next events of the log, and whether it has more. Raises RunNotFound where some are erased."""
+        page = await self.run_log.read(run.workspace_id, run.run_id, after_seq)
+        expected = after_seq + 1
+        if page.events[0].seq != expected if page.events else newest >= expected:
+            raise RunNotFound
+        return page.events, page.has_more

@@ -54,6 +54,12 @@ def optional_identifier(field: str, value: str) -> UUID | None:
     return identifier(field, value) if value else None
 
 
+def absent(field: str, value: object, *, beside: str) -> None:
+    """Refuses a value that says something other than the field beside it."""
+    if value:
+        raise InvalidField(field, f"must be empty where {beside} is given")
+
+
 def at_most(field: str, values: Collection[object], limit: int) -> None:
     """Refuses a list or map of more than `limit` entries."""
     if len(values) > limit:

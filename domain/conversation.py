@@ -59,10 +59,21 @@ class Message:
     model: str = ""
     run_id: UUID | None = None
 
-    def check_can_be_answered(self) -> None:
+    def check_is_written(self) -> None:
         """Refuses with RunInProgress while this message is still being written."""
         if self.status is MessageStatus.STREAMING and self.run_id is not None:
             raise RunInProgress(self.run_id)
+
+    def check_is_question(self) -> None:
+        """Refuses what the user did not say as the message to be edited."""
+        if self.role is not MessageRole.USER:
+            raise InvalidField("edited_message_id", "must name a message of the user")
+
+    def question_id(self) -> UUID:
+        """Returns what this message answers, for another answer to it. Raises InvalidField if it is no answer."""
+        if self.role is not MessageRole.ASSISTANT or self.parent_message_id is None:
+            raise InvalidField("message_id", "must name an answer")
+        return self.parent_message_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +128,14 @@ class PageRequest:
 
     size: int
     after: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MessagePage:
+    """A part of a list of messages, and whether the list goes on."""
+
+    messages: Sequence[Message]
+    has_more: bool
 
 
 def check_metadata(metadata: Mapping[str, str]) -> None:

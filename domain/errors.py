@@ -94,7 +94,7 @@ class MessageNotFound(NotFound):
     reason = "MESSAGE_NOT_FOUND"
 
     def __init__(self) -> None:
-        super().__init__("no such message in this conversation")
+        super().__init__("no such message")
 
 
 class RunNotFound(NotFound):
@@ -151,11 +151,15 @@ class InvalidField(InvalidInput):
 
 
 class PromptTooLong(InvalidInput):
-    reason = "PROMPT_TOO_LONG"
-    field = "content"
+    """The newest turn fills the model's window by itself; `field` is the one to change."""
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"content does not fit the model: at most {limit} tokens for one message", limit=str(limit))
+    reason = "PROMPT_TOO_LONG"
+
+    def __init__(self, limit: int, field: str = "content") -> None:
+        super().__init__(
+            f"the message does not fit the model: at most {limit} tokens for one message", limit=str(limit)
+        )
+        self.field = field
 
 
 class CursorAhead(OutOfRange):
@@ -211,7 +215,7 @@ class RunInProgress(Conflict):
     reason = "RUN_IN_PROGRESS"
 
     def __init__(self, run_id: UUID) -> None:
-        super().__init__("the message to answer is still being written", run_id=str(run_id))
+        super().__init__("this message is still being written", run_id=str(run_id))
 
 
 class CallsTooFrequent(RateLimited):

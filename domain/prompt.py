@@ -34,10 +34,10 @@ def prompt_budget(context_tokens: int) -> int:
     return context_tokens - context_tokens // ANSWER_SHARE
 
 
-def check_fits(content: str, budget: int) -> None:
-    """Refuses a newest turn that would not fit alone."""
+def check_fits(content: str, budget: int, *, field: str = "content") -> None:
+    """Refuses a newest turn that would not fit alone, and names the field that is to blame."""
     if estimated_tokens(content) > budget:
-        raise PromptTooLong(budget)
+        raise PromptTooLong(budget, field)
 
 
 def build_prompt(newest_first: Iterable[Message], budget: int) -> Sequence[Turn]:

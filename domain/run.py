@@ -9,7 +9,12 @@ from uuid import UUID
 
 from domain import bounds
 from domain.conversation import CONTENT_LIMIT, NO_USAGE, Message, MessageStatus, Usage
-from domain.errors import ChatBackError, CursorAhead
+from domain.errors import ChatBackError, CursorAhead, ReplicaLost
+
+ANSWER_LIMIT = 1_000_000
+"""Characters of an answer, so that the event with the whole of it stays below the 4 MiB that gRPC clients receive."""
+CRASH_LIMIT = 3
+"""A run under which so many replicas died is ended: it may be what kills them."""
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
@@ -50,17 +55,37 @@ class SendOptions:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A user's turn, and how it is to be answered. `digest` tells a repeated request from another one."""
+    """A user's turn, and how it is to be answered. `digest` tells a repeated request from another one.
+
+    It follows `parent_message_id` or takes the place of `edited_message_id` on a branch of its own; without either it
+    goes on where the conversation ends.
+    """
 
     conversation_id: UUID
     content: str
     request_id: str = ""
     digest: bytes = b""
     parent_message_id: UUID | None = None
+    edited_message_id: UUID | None = None
     options: SendOptions = SendOptions()
 
     def __post_init__(self) -> None:
         bounds.text("content", self.content, at_least=1, at_most=CONTENT_LIMIT)
+        bounds.visible("request_id", self.request_id, at_most=255)
+        if self.parent_message_id:
+            bounds.absent("edited_message_id", self.edited_message_id, beside="parent_message_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Regeneration:
+    """The wish for another answer to a question, beside the one in `message_id`, and how it is to be made."""
+
+    message_id: UUID
+    request_id: str = ""
+    digest: bytes = b""
+    options: SendOptions = SendOptions()
+
+    def __post_init__(self) -> None:
         bounds.visible("request_id", self.request_id, at_most=255)
 
 
@@ -132,7 +157,10 @@ class RunEvent:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The making of one assistant message. `last_seq` is the newest event in the log."""
+    """The making of one assistant message. `last_seq` is its newest event in the log, `owner` the replica making it.
+
+    `crashes` counts the replicas that died while they made it; those that handed it over do not count.
+    """
 
     run_id: UUID
     workspace_id: UUID
@@ -142,6 +170,7 @@ class Run:
     model: str
     options: SendOptions
     create_time: datetime
+    owner: UUID
     state: RunState = RunState.RUNNING
     attempt: int = 1
     last_seq: int = 1
@@ -149,11 +178,18 @@ class Run:
     usage: Usage = NO_USAGE
     failure: Failed | None = None
     end_time: datetime | None = None
+    crashes: int = 0
 
     def check_cursor(self, after_seq: int) -> None:
         """Refuses a cursor past the newest event: nothing that was ever shown lies there."""
         if after_seq > self.last_seq:
             raise CursorAhead(self.last_seq)
+
+    def given_up(self) -> "Cancelled | Failed | None":
+        """Returns how a run ends that lost its owner, None if it is to be generated again."""
+        if self.cancel_requested:
+            return Cancelled()
+        return failed(ReplicaLost()) if self.crashes >= CRASH_LIMIT else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,21 +30,28 @@ class Addresses:
     database_url: str
     redis_url: str
 
+    def variables(self) -> dict[str, str]:
+        """Returns the settings that lead another process there."""
+        return {"CHATBACK_DATABASE_URL": self.database_url, "CHATBACK_REDIS_URL": self.redis_url}
+
 
 @contextmanager
 def backing_servers(
-    settings: Settings, *, valkey: bool = True, say: Callable[[str], None]
+    settings: Settings, *, connections: int = 0, valkey: bool = True, say: Callable[[str], None]
 ) -> Iterator[tuple[Addresses, Callable[[], str | None]]]:
     """Yields the configured servers, with embedded ones in place of those that are not configured.
 
+    An embedded PostgreSQL allows at least so many `connections`.
     With them comes a function that says in one line which embedded server has died, None while all live.
     """
     needs_postgres, needs_valkey = settings.database_url is None, valkey and settings.redis_url is None
-    database_url, redis_url = _revealed(settings.database_url), _revealed(settings.redis_url)
+    database_url, redis_url = revealed(settings.database_url), revealed(settings.redis_url)
     if not needs_postgres and not needs_valkey:
         yield Addresses(database_url, redis_url), lambda: None
         return
-    with embedded_servers(settings.data_dir, postgres=needs_postgres, valkey=needs_valkey, say=say) as embedded:
+    with embedded_servers(
+        settings.data_dir, postgres=needs_postgres, valkey=needs_valkey, connections=connections, say=say
+    ) as embedded:
         yield (
             Addresses(database_url or embedded.database_url or "", redis_url or embedded.redis_url or ""),
             embedded.died,
@@ -70,5 +77,6 @@ def ensure_schema(database_url: str, *, say: Callable[[str], None]) -> None:
         raise MigrationError("the database could not be brought to the newest schema; the lines above say why")
 
 
-def _revealed(secret: SecretStr | None) -> str:
+def revealed(secret: SecretStr | None) -> str:
+    """Returns the text of a secret, none where there is no secret."""
     return secret.get_secret_value() if secret else ""

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from domain.errors import ChatBackError
 from entrypoints.errors import OperatorError
-from entrypoints.settings import Settings, read_settings
+from entrypoints.settings import MOST_WORKERS, Settings, read_settings, unknown_variables
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,30 +25,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def api(settings: Settings, _: argparse.Namespace) -> int:
+def api(settings: Settings, parsed: argparse.Namespace) -> int:
     """Serves until Ctrl-C or SIGTERM."""
-    import uvloop
-
     from entrypoints.backing_servers import backing_servers, ensure_schema
-    from entrypoints.greeting import greeting
+    from entrypoints.greeting import Ready, greeting
     from entrypoints.listening import check_port_is_free
     from entrypoints.logs import configure_logs
-    from entrypoints.server import serve
+
+    def announce(ready: Ready) -> None:
+        print(greeting(settings, ready), flush=True)
 
     signal.signal(signal.SIGTERM, _as_interrupt)
     configure_logs(settings.log_level, settings.log_format)
+    workers = parsed.workers or settings.workers
+    if unknown := unknown_variables():
+        _say(f"ignoring what is no setting: {', '.join(unknown)}")
     check_port_is_free("GRPC", settings.grpc_host, settings.grpc_port)
     check_port_is_free("REST", settings.rest_host, settings.serves_rest_on)
-    with backing_servers(settings, say=_say) as (addresses, child_died):
+    with backing_servers(settings, connections=workers * settings.connections, say=_say) as (addresses, child_died):
         ensure_schema(addresses.database_url, say=_say)
-        uvloop.run(
-            serve(
-                settings,
-                addresses,
-                child_died=child_died,
-                announce=lambda ready: print(greeting(settings, ready), flush=True),
-            )
-        )
+        if workers > 1:
+            from entrypoints.supervisor import supervise
+
+            supervise(settings, addresses, workers, announce=announce, child_died=child_died)
+        else:
+            import uvloop
+
+            from entrypoints.server import serve
+
+            uvloop.run(serve(settings, addresses, announce=announce, child_died=child_died))
     return 0
 
 
@@ -94,12 +99,20 @@ def _parser() -> argparse.ArgumentParser:
         summary = (command.__doc__ or "").strip()
         sub = commands.add_parser(command.__name__, help=summary, description=summary)
         sub.set_defaults(command=command)
+        if command is api:
+            sub.add_argument("--workers", type=_count, metavar="N", help="processes that serve (CHATBACK_WORKERS)")
         if command in (token, chat):
             sub.add_argument("--email", help="whom to sign in (default: the operator of the data folder)")
             sub.add_argument("--password", help="asked for when it is left out")
         if command is chat:
             sub.add_argument("--conversation", help="the id of a conversation to go on with (default: a new one)")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_WORKERS:
+        raise argparse.ArgumentTypeError(f"should be a number from 1 to {MOST_WORKERS}")
+    return int(text)
 
 
 def _say(line: str) -> None:

@@ -13,18 +13,23 @@ from adapters.postgres.replica_registry import PostgresReplicaRegistry
 from adapters.postgres.run_log import PostgresRunLog
 from adapters.postgres.unit_of_work import PostgresUnitOfWorkFactory
 from adapters.prometheus.telemetry import PrometheusTelemetry
+from adapters.redis.event_bus import RedisEventBus
 from adapters.redis.rate_limiter import RedisRateLimiter
 from adapters.security.clock import SystemClock
 from adapters.security.key_ring import KeyRing
 from adapters.security.password_hasher import BcryptPasswordHasher
 from adapters.security.token_signer import JwtTokenSigner
 from application.accounts import Accounts
+from application.audience import Audience
 from application.authentication import Authenticator, EndedSessions
 from application.chat import Chat
 from application.conversations import Conversations
+from application.generation import Generator
 from application.housekeeping import Housekeeping
 from application.hub import Hub
+from application.lease import Lease
 from application.ports.chat_model import ChatModel
+from application.remote_runs import RemoteRuns
 from application.run_engine import RunEngine
 from application.watching import Watching
 from domain.model import Model, ModelCatalog
@@ -58,8 +63,10 @@ class Container(DeclarativeContainer):
     """One object of each kind for the process. `settings` and the opened connections come from the server."""
 
     settings = providers.Dependency(instance_of=Settings)
+    database_url = providers.Dependency(instance_of=str)
     pool = providers.Dependency(instance_of=Pool)
     redis = providers.Dependency(instance_of=Redis)
+    listener = providers.Dependency(instance_of=Redis)
     keys = providers.Dependency(instance_of=KeyRing)
 
     clock = providers.Singleton(SystemClock)
@@ -78,17 +85,23 @@ class Container(DeclarativeContainer):
 
     telemetry = providers.Singleton(PrometheusTelemetry)
     hub = providers.Singleton(Hub)
+    bus = providers.Singleton(RedisEventBus, redis, listener)
+    audience = providers.Singleton(Audience, hub=hub, bus=bus)
+    lease = providers.Singleton(Lease)
+    generator = providers.Singleton(
+        Generator, model=model, catalog=catalog, unit_of_work=unit_of_work, clock=clock, telemetry=telemetry
+    )
     engine = providers.Singleton(
         RunEngine,
-        model=model,
-        catalog=catalog,
-        unit_of_work=unit_of_work,
+        generator=generator,
         run_log=run_log,
         replicas=replicas,
-        hub=hub,
+        audience=audience,
         clock=clock,
+        lease=lease,
         telemetry=telemetry,
     )
+    remote = providers.Singleton(RemoteRuns, engine=engine, audience=audience, run_log=run_log, bus=bus)
     access_lifetime = providers.Singleton(timedelta, minutes=settings.provided.access_token_minutes)
     refresh_lifetime = providers.Singleton(timedelta, days=settings.provided.refresh_token_days)
     streams = providers.Singleton(OpenStreams, settings.provided.open_streams)
@@ -112,10 +125,19 @@ class Container(DeclarativeContainer):
         refresh_lifetime=refresh_lifetime,
     )
     conversations = providers.Singleton(
-        Conversations, unit_of_work=unit_of_work, engine=engine, signer=signer, clock=clock
+        Conversations, unit_of_work=unit_of_work, remote=remote, signer=signer, clock=clock
     )
     watching = providers.Singleton(Watching, run_log=run_log, hub=hub)
     chat = providers.Singleton(
-        Chat, unit_of_work=unit_of_work, engine=engine, watching=watching, hub=hub, catalog=catalog, clock=clock
+        Chat,
+        unit_of_work=unit_of_work,
+        engine=engine,
+        remote=remote,
+        watching=watching,
+        hub=hub,
+        catalog=catalog,
+        clock=clock,
     )
-    housekeeping = providers.Singleton(Housekeeping, unit_of_work=unit_of_work, clock=clock)
+    housekeeping = providers.Singleton(
+        Housekeeping, unit_of_work=unit_of_work, run_log=run_log, replicas=replicas, clock=clock
+    )

@@ -10,13 +10,13 @@ import fcntl
 import os
 import shutil
 import socket
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from entrypoints.private_folder import private_folder
 from entrypoints.server_process import (
     Child,
     EmbeddedError,
@@ -31,13 +31,12 @@ from entrypoints.server_process import (
 
 __all__ = ["EmbeddedError", "EmbeddedUrls", "embedded_servers"]
 
-SOCKET_FOLDER_LENGTH = 80  # socket paths past 107 bytes are refused
-
+FEWEST_CONNECTIONS = 100
+RESERVED_CONNECTIONS = 20  # for migrations, backups and people
 POSTGRES_SETTINGS = {
     "listen_addresses": "",
     "port": "5432",
     "unix_socket_permissions": "0700",
-    "max_connections": "100",
     "shared_buffers": "96MB",
     "max_wal_size": "512MB",
     "wal_compression": "on",
@@ -76,10 +75,11 @@ class EmbeddedUrls:
 
 @contextmanager
 def embedded_servers(
-    data_dir: Path, *, postgres: bool, valkey: bool, say: Callable[[str], None]
+    data_dir: Path, *, postgres: bool, valkey: bool, connections: int = 0, say: Callable[[str], None]
 ) -> Iterator[EmbeddedUrls]:
     """Runs the servers asked for on a data folder, which no other process may use meanwhile, and stops them at the end.
 
+    PostgreSQL allows `connections`, or 100 where that is more, and some for people and tools.
     Blocks until they take connections: about a second, a few at the first start. They have their own session, so a
     Ctrl-C at the terminal does not reach them. Progress goes to `say`, one line a call.
 
@@ -93,7 +93,7 @@ def embedded_servers(
             if valkey:
                 children.append(_start_valkey(folder, sockets))
             if postgres:
-                children.append(_start_postgres(folder, sockets, say))
+                children.append(_start_postgres(folder, sockets, connections, say))
             for child in children:
                 wait_until_ready(child)
         yield EmbeddedUrls(
@@ -141,18 +141,12 @@ def _socket_folder(folder: Path, say: Callable[[str], None]) -> Iterator[Path]:
         stop_survivors((f"{folder}/", str(link.readlink())), say)
         shutil.rmtree(link.readlink(), ignore_errors=True)
         link.unlink()
-    sockets = Path(tempfile.mkdtemp(prefix="chatback-", dir=_short_temporary_folder()))
-    try:
-        link.symlink_to(sockets)
-        yield sockets
-    finally:
-        shutil.rmtree(sockets, ignore_errors=True)
-        link.unlink(missing_ok=True)
-
-
-def _short_temporary_folder() -> str:
-    usual = tempfile.gettempdir()
-    return usual if len(usual) < SOCKET_FOLDER_LENGTH else "/tmp"  # noqa: S108 - mkdtemp makes a folder of our own in it
+    with private_folder() as sockets:
+        try:
+            link.symlink_to(sockets)
+            yield sockets
+        finally:
+            link.unlink(missing_ok=True)
 
 
 # The two servers
@@ -172,13 +166,14 @@ def _accepts(path: Path) -> bool:
         return connection.connect_ex(str(path)) == 0
 
 
-def _start_postgres(folder: Path, sockets: Path, say: Callable[[str], None]) -> Child:
+def _start_postgres(folder: Path, sockets: Path, connections: int, say: Callable[[str], None]) -> Child:
     data, log = folder / "postgres", folder / "postgres.log"
     if not (data / "PG_VERSION").exists():
         say("making the database (once, a few seconds)")
         _make_database(data, log)
     give_to_servers_user(data)
-    options = {**POSTGRES_SETTINGS, "unix_socket_directories": str(sockets)}
+    most = max(FEWEST_CONNECTIONS, connections + RESERVED_CONNECTIONS)
+    options = {**POSTGRES_SETTINGS, "unix_socket_directories": str(sockets), "max_connections": str(most)}
     words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
     pid_file = data / "postmaster.pid"
     _mark_as_stale(pid_file)

@@ -1,9 +1,19 @@
 """What the terminal says when the service is ready: where it is, who may sign in, what to try."""
 
-from entrypoints.server import Ready
+from dataclasses import dataclass
+
 from entrypoints.settings import Settings
 
 BUF = ".venv/bin/buf curl --protocol grpc --http2-prior-knowledge"
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What is known once calls are taken. `operator` is empty where another process tells it."""
+
+    grpc_port: int
+    rest_port: int
+    operator: str
 
 
 def greeting(settings: Settings, ready: Ready) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
 SHARED: list[Processor] = [
     structlog.contextvars.merge_contextvars,
@@ -18,8 +18,9 @@ FRAMES_ALONE = structlog.processors.ExceptionRenderer(structlog.tracebacks.Excep
 """Renders exceptions without local variables: those hold tokens and users' words."""
 
 
-def configure_logs(level: str, style: str) -> None:
-    """Sends our own log and that of libraries (from warnings on) to standard error."""
+def configure_logs(level: str, style: str, *, worker: int | None = None) -> None:
+    """Sends our own log and that of libraries (from warnings on) to standard error; each line names the worker."""
+    shared = [*SHARED, _naming(worker)] if worker is not None else SHARED
     in_terminal = style == "console" or (style == "auto" and sys.stderr.isatty())
     renderer: Processor = (
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
@@ -28,7 +29,7 @@ def configure_logs(level: str, style: str) -> None:
     )
     failures: list[Processor] = [] if in_terminal else [FRAMES_ALONE]
     structlog.configure(
-        processors=[*SHARED, *failures, renderer],
+        processors=[*shared, *failures, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
@@ -36,13 +37,21 @@ def configure_logs(level: str, style: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=SHARED,
+            foreign_pre_chain=shared,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *failures, renderer],
         )
     )
     logging.basicConfig(
         handlers=[handler], level=max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()]), force=True
     )
+
+
+def _naming(worker: int) -> Processor:
+    def name(_: Any, __: str, event: EventDict) -> EventDict:
+        event["worker"] = worker
+        return event
+
+    return name
 
 
 def _json(event: Any, **_: Any) -> str:

@@ -2,9 +2,8 @@
 
 import asyncio
 import gc
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 
 import grpc
 import structlog
@@ -12,13 +11,14 @@ from dependency_injector import providers
 
 from adapters.postgres import keys as stored_keys
 from adapters.postgres.pool import Pool, open_pool
-from adapters.redis.client import connect
+from adapters.redis.client import connect, connect_listener
 from adapters.security.key_ring import KeyRing, KeyRingError, open_key_ring
-from domain.errors import DatabaseUnavailable, Unavailable
+from domain.errors import DatabaseUnavailable
 from entrypoints.background import background
 from entrypoints.backing_servers import Addresses
 from entrypoints.container import Container
 from entrypoints.errors import ServerError
+from entrypoints.greeting import Ready
 from entrypoints.grpc.auth import AuthServicer
 from entrypoints.grpc.chat import ChatServicer
 from entrypoints.grpc.conversations import ConversationServicer
@@ -26,8 +26,8 @@ from entrypoints.grpc.models import ModelServicer
 from entrypoints.grpc.pipeline import Pipeline
 from entrypoints.grpc.server import SERVICES, add_health, build_server
 from entrypoints.listening import port_in_use
+from entrypoints.metrics import metrics_page
 from entrypoints.operator import bootstrap_operator
-from entrypoints.rest.answers import Answer
 from entrypoints.rest.app import Page, RestApp, files, with_cors
 from entrypoints.rest.http_rules import http_rules
 from entrypoints.rest.probes import Readiness, alive
@@ -36,20 +36,12 @@ from entrypoints.rest.server import RestServer, channel_to, listen, private_addr
 from entrypoints.rest.transcoder import Transcoder
 from entrypoints.settings import Settings
 from entrypoints.stop import Stop
+from entrypoints.worker import Worker
 
 GOODBYE_SECONDS = 2
 """How long streams get to tell their clients that the replica stops."""
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """What is known once calls are taken."""
-
-    grpc_port: int
-    rest_port: int
-    operator: str
 
 
 async def serve(
@@ -58,8 +50,9 @@ async def serve(
     *,
     announce: Callable[[Ready], None],
     child_died: Callable[[], str | None],
+    worker: Worker | None = None,
 ) -> None:
-    """Serves until SIGINT or SIGTERM. A second signal skips the drain.
+    """Serves until SIGINT or SIGTERM. A second signal skips the drain. A worker shares its ports with others.
 
     Raises ServerError when a port is taken, the database does not answer, or a part of the service dies.
     """
@@ -67,7 +60,9 @@ async def serve(
     async with AsyncExitStack() as stack:
         container = await _open(settings, addresses, stack)
         accounts, engine = container.accounts(), container.engine()
-        operator = await bootstrap_operator(settings.data_dir, settings.operator_email, accounts.ensure_operator)
+        operator = ""
+        if worker is None or worker.is_first:
+            operator = await bootstrap_operator(settings.data_dir, settings.operator_email, accounts.ensure_operator)
         await container.ended().poll()
         server = build_server(
             Pipeline(
@@ -83,10 +78,11 @@ async def serve(
             models=ModelServicer(container.catalog()),
             max_request_mb=settings.max_request_mb,
             with_reflection=settings.serves_reflection,
+            shares_port=worker is not None,
         )
         health = await add_health(server)
         port = _bind(server, settings)
-        rest = _rest(settings, container, stack, server)
+        rest = await _rest(settings, container, stack, server, worker)
         async with background(container, child_died, stop):
             await server.start()
             rest.start(stop.on_death)
@@ -95,8 +91,8 @@ async def serve(
             await stop.wait()
             await health.enter_graceful_shutdown()
             await stop.unless_hurried(engine.drain(settings.drain_seconds))
+            await engine.hand_over()
             await asyncio.gather(server.stop(GOODBYE_SECONDS), rest.stop())
-            await _leave(engine.leave)
     stop.check()
 
 
@@ -111,9 +107,16 @@ async def _open(settings: Settings, addresses: Addresses, stack: AsyncExitStack)
     stack.push_async_callback(pool.close)
     redis = connect(addresses.redis_url)
     stack.push_async_callback(redis.aclose)
+    listener = connect_listener(addresses.redis_url)
+    stack.push_async_callback(listener.aclose)
     keys = await _open_keys(pool, settings)
     container = Container(
-        settings=settings, pool=providers.Object(pool), redis=providers.Object(redis), keys=providers.Object(keys)
+        settings=settings,
+        database_url=addresses.database_url,
+        pool=providers.Object(pool),
+        redis=providers.Object(redis),
+        listener=providers.Object(listener),
+        keys=providers.Object(keys),
     )
     stack.callback(container.hasher().close)
     stack.push_async_callback(container.model().close)
@@ -132,13 +135,6 @@ async def _open_keys(pool: Pool, settings: Settings) -> KeyRing:
         raise ServerError(str(error)) from None
 
 
-async def _leave(leave: Callable[[], Awaitable[None]]) -> None:
-    try:
-        await leave()
-    except Unavailable as error:
-        log.warning("replica.left_without_word", reason=error.reason)
-
-
 def _calm_collector() -> None:
     """Spares what lives as long as the process, and looks for cycles rarely: streams make many objects, few cycles."""
     gc.collect()
@@ -153,25 +149,28 @@ def _bind(server: grpc.aio.Server, settings: Settings) -> int:
         raise ServerError(port_in_use("GRPC", settings.grpc_host, settings.grpc_port)) from None
 
 
-def _rest(settings: Settings, container: Container, stack: AsyncExitStack, server: grpc.aio.Server) -> RestServer:
+async def _rest(
+    settings: Settings, container: Container, stack: AsyncExitStack, server: grpc.aio.Server, worker: Worker | None
+) -> RestServer:
     """Returns the REST server, which reaches the gRPC server over a unix socket of this process's own."""
-    address = stack.enter_context(private_address())
+    address = stack.enter_context(private_address(worker.folder if worker else None))
     server.add_insecure_port(address)
     channel = channel_to(address)
     stack.push_async_callback(channel.close)
     transcoder = Transcoder(
         routes_over(channel, http_rules(SERVICES)), container.clock(), settings.max_request_mb << 20
     )
-    app = with_cors(RestApp(transcoder, _pages(container), container.clock()), settings.origins)
+    metrics = await stack.enter_async_context(metrics_page(container.telemetry(), worker))
+    app = with_cors(RestApp(transcoder, _pages(container, metrics), container.clock()), settings.origins)
     try:
-        listener = listen(settings.rest_host, settings.serves_rest_on)
+        listener = listen(settings.rest_host, settings.serves_rest_on, shares_port=worker is not None)
     except OSError:
         raise ServerError(port_in_use("REST", settings.rest_host, settings.serves_rest_on)) from None
     stack.callback(listener.close)
     return RestServer(app, listener, trusted_proxies=settings.proxies, grace_seconds=GOODBYE_SECONDS + 1)
 
 
-def _pages(container: Container) -> dict[str, Page]:
+def _pages(container: Container, metrics: Page) -> dict[str, Page]:
     """Returns what is served beside the API. The service can do without Redis: each replica then limits by itself."""
     engine, pool, telemetry = container.engine(), container.pool(), container.telemetry()
     telemetry.gauge("chatback_runs_running", "Runs that this replica makes.", lambda: engine.running)
@@ -180,10 +179,6 @@ def _pages(container: Container) -> dict[str, Page]:
 
     async def takes_runs() -> None:
         engine.check_open()
-
-    async def metrics() -> Answer:
-        text, kind = telemetry.exposition()
-        return Answer(200, text, kind.encode())
 
     readiness = Readiness({"database": pool.ping, "replica": takes_runs}, {"redis": container.redis().ping})
     return {"/healthz": alive, "/readyz": readiness.answer, "/metrics": metrics, **files()}

@@ -3,7 +3,9 @@
 Each field is the variable CHATBACK_<NAME>; config/chatback.env.example lists them with their meaning.
 """
 
+import re
 from collections.abc import Collection
+from difflib import get_close_matches
 from enum import StrEnum
 from ipaddress import ip_network
 from pathlib import Path
@@ -20,10 +22,17 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
+from domain.errors import InvalidField
+from domain.identity import email
 from entrypoints.errors import OperatorError
 
+FILE = "config/chatback.env"
+MOST_WORKERS = 256
+SPARE_CONNECTIONS = 5
+ELSEWHERE = re.compile(r"chatback_((test|fault)_.*|target|url|email|password)")
+"""Variables of our tests and of the examples for clients."""
 _SCHEMES = {
     "database_url": ("postgresql", "postgres", "postgresql+asyncpg"),
     "redis_url": ("redis", "rediss", "unix"),
@@ -46,7 +55,7 @@ class Settings(BaseSettings):
     """What the operator chose; defaults serve one developer on one machine."""
 
     model_config = SettingsConfigDict(
-        env_prefix="CHATBACK_", env_file="config/chatback.env", frozen=True, extra="ignore", env_ignore_empty=True
+        env_prefix="CHATBACK_", env_file=FILE, frozen=True, extra="ignore", env_ignore_empty=True
     )
 
     environment: Environment = Environment.PRODUCTION
@@ -54,6 +63,7 @@ class Settings(BaseSettings):
     secret_key: SecretStr | None = Field(default=None, min_length=32)
     operator_email: str = "operator@localhost"
     registration_open: bool | None = None
+    workers: int = Field(default=1, ge=1, le=MOST_WORKERS)
 
     grpc_host: str = "127.0.0.1"
     grpc_port: int = Field(default=50051, ge=0, le=65535)
@@ -99,6 +109,14 @@ class Settings(BaseSettings):
         if value is not None and not _is_url(value.get_secret_value(), schemes):
             raise ValueError(f"should be a URL that begins with {schemes[0]}://")
         return value
+
+    @field_validator("operator_email")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        try:
+            return email(value)
+        except InvalidField as error:
+            raise ValueError(error.rule) from None
 
     @field_validator("openai_base_url")
     @classmethod
@@ -152,6 +170,11 @@ class Settings(BaseSettings):
         return 8080 if self.grpc_port else 0
 
     @property
+    def connections(self) -> int:
+        """How many connections one process may have to PostgreSQL: the pool, and one each for what must not wait."""
+        return self.database_pool_size + SPARE_CONNECTIONS
+
+    @property
     def origins(self) -> tuple[str, ...]:
         """The origins whose pages may call over REST."""
         return _listed(self.cors_origins)
@@ -171,19 +194,44 @@ class Settings(BaseSettings):
         """Says whether a language model is configured; without one the extractive model answers."""
         return self.openai_api_key is not None or self.openai_base_url is not None
 
+    def variables(self) -> dict[str, str]:
+        """Returns the variables that give another process these settings, whatever the file says by then."""
+        chosen = {name: getattr(self, name) for name in self.model_fields_set}
+        return {
+            f"CHATBACK_{name.upper()}": value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            for name, value in chosen.items()
+            if value is not None
+        }
+
 
 def _listed(names: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in (names or "").split(",") if name.strip())
 
 
-def read_settings() -> Settings:
-    """Returns the settings of the environment and config/chatback.env. Raises SettingsError with one line for each."""
+def read_settings(file: str | None = FILE) -> Settings:
+    """Returns the settings of the environment and of the file. Raises SettingsError with one line for each."""
     try:
-        return Settings()
+        return Settings(_env_file=file)  # type: ignore[call-arg]  # one of its own, that no field is
     except UnicodeDecodeError:
-        raise SettingsError("config/chatback.env is not text in UTF-8") from None
+        raise SettingsError(f"{FILE} is not text in UTF-8") from None
     except ValidationError as error:
         raise SettingsError("; ".join(_complaint(detail["loc"], detail["msg"]) for detail in error.errors())) from None
+
+
+def unknown_variables() -> list[str]:
+    """Returns the variables of environment and file that look like settings and are none, each with what may be meant.
+
+    They are no error: Kubernetes, for one, makes variables out of a service's name.
+    """
+    known = {f"chatback_{name}" for name in Settings.model_fields}
+    given = {*EnvSettingsSource(Settings).env_vars, *DotEnvSettingsSource(Settings).env_vars}
+    unknown = sorted(name for name in given - known if name.startswith("chatback_") and not ELSEWHERE.fullmatch(name))
+    return [f"{name.upper()}{_suggestion(name, known)}" for name in unknown]
+
+
+def _suggestion(name: str, known: Collection[str]) -> str:
+    near = get_close_matches(name, known, n=1, cutoff=0.8)
+    return f" (did you mean {near[0].upper()}?)" if near else ""
 
 
 def _is_url(value: str, schemes: Collection[str]) -> bool:

@@ -30,7 +30,8 @@ class Stop:
     def on_death(self, task: asyncio.Task[None]) -> None:
         """Takes the end of a task that should never end as a reason to stop at once."""
         self._death = task.exception() if not task.cancelled() else None
-        log.error("background.died", task=task.get_name(), error=repr(self._death))
+        if not isinstance(self._death, ServerError):  # its own words are for the end
+            log.error("background.died", task=task.get_name(), error=repr(self._death))
         self._hurried.set()
         self._asked.set()
 

@@ -74,6 +74,7 @@ def a_run(conversation: Conversation, answer: Message, **changes: Any) -> Run:
         model=answer.model,
         options=SendOptions(temperature=0.5),
         create_time=NOW,
+        owner=new_id(),
     )
     return replace(run, **changes)
 

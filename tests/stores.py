@@ -3,7 +3,8 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from adapters.postgres.migrate import migrate
@@ -25,19 +26,20 @@ from tests.fakes.unit_of_work import FakeUnitOfWorkFactory
 from tests.servers import empty_database
 
 TABLES = (
-    "run_events, requests, runs, messages, conversations, revocations, sessions, users, workspaces, replicas,"
+    "run_events, packed_events, requests, runs, messages, conversations, revocations, sessions, users, workspaces, replicas,"
     " deployment_keys"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """One database behind its ports. `pass_time` makes leases and ownership older."""
+    """One database behind its ports. `pass_time` makes replicas, leases and ownership older, by the clock of `now`."""
 
     unit_of_work: UnitOfWorkFactory
     run_log: RunLog
     replicas: ReplicaRegistry
     pass_time: Callable[[timedelta], Awaitable[None]]
+    now: Callable[[], Awaitable[datetime]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,10 @@ def fake_store() -> Store:
     async def pass_time(amount: timedelta) -> None:
         database.clock.time += amount
 
-    return Store(FakeUnitOfWorkFactory(database), FakeRunLog(database), FakeReplicaRegistry(database), pass_time)
+    async def now() -> datetime:
+        return database.clock.now()
+
+    return Store(FakeUnitOfWorkFactory(database), FakeRunLog(database), FakeReplicaRegistry(database), pass_time, now)
 
 
 def postgres_store(pool: Pool) -> Store:
@@ -67,10 +72,18 @@ def postgres_store(pool: Pool) -> Store:
 
     async def pass_time(amount: timedelta) -> None:
         async with pool.connection() as connection:
-            await connection.run("UPDATE replicas SET lease_until = lease_until - $1::interval", amount)
+            await connection.run(
+                "UPDATE replicas SET lease_until = lease_until - $1::interval, create_time = create_time - $1::interval",
+                amount,
+            )
             await connection.run("UPDATE runs SET owned_since = owned_since - $1::interval", amount)
 
-    return Store(PostgresUnitOfWorkFactory(pool), PostgresRunLog(pool), PostgresReplicaRegistry(pool), pass_time)
+    async def now() -> datetime:
+        async with pool.connection() as connection:
+            moment: datetime = await connection.value("SELECT clock_timestamp()")
+            return moment
+
+    return Store(PostgresUnitOfWorkFactory(pool), PostgresRunLog(pool), PostgresReplicaRegistry(pool), pass_time, now)
 
 
 @asynccontextmanager
@@ -111,7 +124,7 @@ async def a_stored_conversation(store: Store, owner: Caller | None = None) -> tu
     return caller, conversation
 
 
-async def a_begun_run(store: Store, replica_id: UUID | None = None) -> Began:
+async def a_begun_run(store: Store, replica_id: UUID | None = None, **changes: Any) -> Began:
     """A running run in the store with its first event, owned by a replica that has joined."""
     caller, conversation = await a_stored_conversation(store)
     if replica_id is None:
@@ -119,9 +132,9 @@ async def a_begun_run(store: Store, replica_id: UUID | None = None) -> Began:
         await store.replicas.join(replica_id)
     question = a_message(conversation)
     answer = an_answer(conversation, question)
-    run = a_run(conversation, answer)
+    run = a_run(conversation, answer, owner=replica_id, **changes)
     async with store.unit_of_work() as work:
         await work.messages.add(caller.workspace_id, question, answer)
-        await work.runs.add(run, replica_id, a_start(run, question.message_id))
+        await work.runs.add(run, a_start(run, question.message_id))
         await work.commit()
     return Began(replica_id, caller, conversation, question, answer, run)

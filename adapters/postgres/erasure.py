@@ -18,8 +18,10 @@ _ERASE_EVENTS = f"""
     DELETE FROM run_events WHERE (workspace_id, run_id, seq) IN (
         SELECT e.workspace_id, e.run_id, e.seq FROM {_THEIR_MESSAGES} JOIN run_events e USING (workspace_id, run_id)
         LIMIT $3)"""
+_THEIR_RUNS = f"(workspace_id, run_id) IN (SELECT workspace_id, m.run_id FROM {_THEIR_MESSAGES})"
 _ERASE_THE_REST = (
-    f"DELETE FROM runs WHERE (workspace_id, run_id) IN (SELECT workspace_id, m.run_id FROM {_THEIR_MESSAGES})",
+    f"DELETE FROM packed_events WHERE {_THEIR_RUNS}",
+    f"DELETE FROM runs WHERE {_THEIR_RUNS}",
     "DELETE FROM messages WHERE (workspace_id, conversation_id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))",
     "DELETE FROM conversations WHERE (workspace_id, conversation_id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))",
 )

@@ -7,8 +7,9 @@ from asyncpg import Record
 
 from adapters.postgres.connection import Connection
 from application.ports.repositories import Messages
-from domain.conversation import Message, MessageRole, MessageStatus, PageRequest, Usage
+from domain.conversation import Message, MessagePage, MessageRole, MessageStatus, PageRequest, Usage
 from domain.errors import MessageNotFound
+from domain.identity import Caller
 
 MESSAGE_COLUMNS = (
     "message_id, conversation_id, parent_message_id, depth, role, content, status, create_time,"
@@ -25,15 +26,31 @@ _NEWEST_FIRST = f"""
         SELECT m.*, b.bytes + octet_length(m.content) FROM branch b
         JOIN messages m ON m.workspace_id = $1 AND m.message_id = b.parent_message_id WHERE b.bytes <= $3)
     SELECT {MESSAGE_COLUMNS} FROM branch ORDER BY depth DESC"""
+# A page is chosen by ids and lengths, which are known without reading a long text; `listed` tells whether more follow.
+_PAGE = f"""
+    page AS (
+        SELECT message_id, row_number() OVER place AS number, sum(bytes) OVER place AS bytes, count(*) OVER () AS listed
+        FROM (SELECT message_id, depth, bytes FROM chosen ORDER BY depth, message_id LIMIT $4 + 1) AS first
+        WINDOW place AS (ORDER BY depth, message_id))
+    SELECT {MESSAGE_COLUMNS}, listed FROM messages JOIN page USING (message_id)
+    WHERE workspace_id = $1 AND (number = 1 OR number <= $4 AND bytes <= $5) ORDER BY number"""
 _BRANCH = f"""
-    WITH RECURSIVE branch AS (
-        SELECT message_id, parent_message_id, depth FROM messages
+    WITH RECURSIVE chosen AS (
+        SELECT message_id, parent_message_id, depth, octet_length(content) AS bytes FROM messages
         WHERE workspace_id = $1 AND message_id = $2 AND depth > $3
         UNION ALL
-        SELECT m.message_id, m.parent_message_id, m.depth FROM branch b
-        JOIN messages m ON m.workspace_id = $1 AND m.message_id = b.parent_message_id AND m.depth > $3),
-    page AS (SELECT message_id FROM branch ORDER BY depth LIMIT $4)
-    SELECT {MESSAGE_COLUMNS} FROM messages JOIN page USING (message_id) WHERE workspace_id = $1 ORDER BY depth"""
+        SELECT m.message_id, m.parent_message_id, m.depth, octet_length(m.content) FROM chosen c
+        JOIN messages m ON m.workspace_id = $1 AND m.message_id = c.parent_message_id AND m.depth > $3),
+    {_PAGE}"""
+_TREE = f"""
+    WITH chosen AS (
+        SELECT message_id, depth, octet_length(content) AS bytes FROM messages
+        WHERE workspace_id = $1 AND conversation_id = $2 AND (depth, message_id) > ($3, $6)),
+    {_PAGE}"""
+_FIND = f"""
+    SELECT {", ".join(f"m.{column}" for column in MESSAGE_COLUMNS.split(", "))} FROM messages m
+    JOIN conversations c ON c.workspace_id = m.workspace_id AND c.conversation_id = m.conversation_id
+    WHERE m.workspace_id = $1 AND m.message_id = $2 AND c.user_id = $3 AND c.delete_time IS NULL"""
 
 
 class PostgresMessages(Messages):
@@ -77,14 +94,28 @@ class PostgresMessages(Messages):
             raise MessageNotFound
         return message_of(row)
 
+    async def find(self, message_id: UUID, owner: Caller) -> Message:
+        row = await self._connection.row(_FIND, owner.workspace_id, message_id, owner.user_id)
+        if row is None:
+            raise MessageNotFound
+        return message_of(row)
+
     async def newest_first(self, workspace_id: UUID, leaf: UUID, max_bytes: int) -> Sequence[Message]:
         return [message_of(row) for row in await self._connection.rows(_NEWEST_FIRST, workspace_id, leaf, max_bytes)]
 
-    async def branch(self, workspace_id: UUID, leaf: UUID, page: PageRequest) -> Sequence[Message]:
+    async def branch(self, workspace_id: UUID, leaf: UUID, page: PageRequest, max_bytes: int) -> MessagePage:
         last_depth = int(page.after[0]) if page.after else 0
-        return [
-            message_of(row) for row in await self._connection.rows(_BRANCH, workspace_id, leaf, last_depth, page.size)
-        ]
+        return _page(await self._connection.rows(_BRANCH, workspace_id, leaf, last_depth, page.size, max_bytes))
+
+    async def tree(self, workspace_id: UUID, conversation_id: UUID, page: PageRequest, max_bytes: int) -> MessagePage:
+        depth, last = (int(page.after[0]), UUID(page.after[1])) if page.after else (0, UUID(int=0))
+        return _page(
+            await self._connection.rows(_TREE, workspace_id, conversation_id, depth, page.size, max_bytes, last)
+        )
+
+
+def _page(rows: Sequence[Record]) -> MessagePage:
+    return MessagePage([message_of(row) for row in rows], has_more=bool(rows) and rows[0]["listed"] > len(rows))
 
 
 def message_of(row: Record) -> Message:

@@ -55,6 +55,17 @@ class Pool:
             with suppress(DatabaseUnavailable), translated():
                 await self._driver.release(driver, timeout=_RELEASE_SECONDS)
 
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Lends a connection for a transaction that is committed at the end of the block, or undone if it raises."""
+        async with self.connection() as connection:
+            try:
+                await connection.run("BEGIN")
+                yield connection
+                await connection.run("COMMIT")
+            finally:
+                await connection.roll_back()
+
     async def ping(self) -> None:
         """Returns if the database answers. Raises DatabaseUnavailable."""
         async with self.connection() as connection:

@@ -14,11 +14,13 @@ from domain.identity import Caller
 from domain.run import Failed, Run, RunEvent, RunState, SendOptions
 
 # The newest seq of a running run is only in its log: writing it here too would cost a row for every batch.
-RUN_COLUMNS = """
-    r.run_id, r.workspace_id, r.user_id, r.conversation_id, r.message_id, r.model, r.options, r.create_time, r.state,
-    r.attempt, r.cancel_requested, r.input_tokens, r.output_tokens, r.failure_reason, r.failure_message, r.end_time,
+LAST_SEQ = """
     COALESCE(r.last_seq, (SELECT max(e.seq) FROM run_events e
-                          WHERE e.workspace_id = r.workspace_id AND e.run_id = r.run_id)) AS last_seq"""
+                          WHERE e.workspace_id = r.workspace_id AND e.run_id = r.run_id))"""
+RUN_COLUMNS = f"""
+    r.run_id, r.workspace_id, r.user_id, r.conversation_id, r.message_id, r.model, r.options, r.create_time, r.owner,
+    r.state, r.attempt, r.cancel_requested, r.input_tokens, r.output_tokens, r.failure_reason, r.failure_message,
+    r.end_time, r.crashes, {LAST_SEQ} AS last_seq"""
 
 _ADD = """
     WITH run AS (
@@ -27,6 +29,10 @@ _ADD = """
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11))
     INSERT INTO run_events (workspace_id, run_id, seq, attempt, create_time, kind, payload)
     VALUES ($1, $5, $12, $8, $13, $14, $15)"""
+_RUNNING_IN = f"""
+    SELECT {RUN_COLUMNS} FROM runs r
+    WHERE r.workspace_id = $1 AND r.user_id = $2 AND r.conversation_id = $3 AND r.state = 'RUNNING'
+    ORDER BY r.create_time"""
 _OWNED = "r.workspace_id = $1 AND r.user_id = $2 AND r.run_id = $3"
 _VISIBLE = """EXISTS (SELECT FROM conversations c WHERE c.workspace_id = r.workspace_id
               AND c.conversation_id = r.conversation_id AND c.delete_time IS NULL)"""
@@ -38,7 +44,7 @@ class PostgresRuns(Runs):
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def add(self, run: Run, owner: UUID, started: RunEvent) -> None:
+    async def add(self, run: Run, started: RunEvent) -> None:
         kind, payload = event_codec.encode(started.body)
         await self._connection.run(
             _ADD,
@@ -47,7 +53,7 @@ class PostgresRuns(Runs):
             run.conversation_id,
             run.message_id,
             run.run_id,
-            owner,
+            run.owner,
             run.create_time,
             run.attempt,
             run.state,
@@ -71,15 +77,9 @@ class PostgresRuns(Runs):
         )
         return await self._find(_OWNED, owner, run_id)
 
-    async def running_in(self, conversation_id: UUID, owner: Caller) -> Sequence[UUID]:
-        rows = await self._connection.rows(
-            "SELECT run_id FROM runs WHERE workspace_id = $1 AND user_id = $2 AND conversation_id = $3"
-            " AND state = 'RUNNING' ORDER BY create_time",
-            owner.workspace_id,
-            owner.user_id,
-            conversation_id,
-        )
-        return [row["run_id"] for row in rows]
+    async def running_in(self, conversation_id: UUID, owner: Caller) -> Sequence[Run]:
+        rows = await self._connection.rows(_RUNNING_IN, owner.workspace_id, owner.user_id, conversation_id)
+        return [run_of(row) for row in rows]
 
     async def _find(self, condition: str, owner: Caller, run_id: UUID) -> Run:
         row = await self._connection.row(
@@ -102,6 +102,7 @@ def run_of(row: Record) -> Run:
         row["model"],
         SendOptions(**row["options"]),
         row["create_time"],
+        row["owner"],
         RunState(row["state"]),
         row["attempt"],
         row["last_seq"],
@@ -109,4 +110,5 @@ def run_of(row: Record) -> Run:
         Usage(row["input_tokens"], row["output_tokens"]),
         Failed(row["failure_reason"], row["failure_message"]) if failed else None,
         row["end_time"],
+        row["crashes"],
     )

@@ -1,4 +1,4 @@
-"""The connections to Redis or Valkey that commands share."""
+"""The connections to Redis or Valkey: those that commands share, and one to listen on."""
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -8,20 +8,36 @@ CONNECTIONS = 16
 TIMEOUT_SECONDS = 1.0
 
 
-def connect(url: str) -> Redis:
+def connect(url: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> Redis:
     """Returns a client for short commands: 16 connections, one second each to get one, to connect and for a reply.
 
-    Nothing is sent twice: a command whose reply was lost may have been carried out. Blocking reads need a client of
-    their own. The owner closes it with `aclose()`.
+    Nothing is sent twice: a command whose reply was lost may have been carried out. Whoever listens needs a
+    client of its own. The owner closes it with `aclose()`.
     """
     return Redis.from_pool(
         BlockingConnectionPool.from_url(
             url,
             max_connections=CONNECTIONS,
-            timeout=TIMEOUT_SECONDS,
-            socket_timeout=TIMEOUT_SECONDS,
-            socket_connect_timeout=TIMEOUT_SECONDS,
+            timeout=timeout_seconds,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
             retry=Retry(NoBackoff(), 0),
             client_name="chatback",
         )
+    )
+
+
+def connect_listener(url: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> Redis:
+    """Returns a client for subscriptions: one second each to connect and to shake hands; reads wait as they are told.
+
+    It does not reconnect by itself. It speaks RESP2, in which messages are read for half the price. The owner closes
+    it with `aclose()`.
+    """
+    return Redis.from_url(
+        url,
+        protocol=2,
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=timeout_seconds,
+        retry=Retry(NoBackoff(), 0, supported_errors=()),
+        client_name="chatback-listener",
     )

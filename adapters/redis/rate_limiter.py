@@ -1,20 +1,17 @@
 """Token buckets in Redis, spent in blocks."""
 
 import asyncio
-import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from uuid import UUID
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
+from adapters.redis.outage import NO_ANSWER, Outage
 from application.ports.rate_limiter import RateLimiter
 from domain.errors import CallsTooFrequent
 
-TIMEOUT_SECONDS = 0.1
-BACK_OFF_SECONDS = 1.0
 PRINCIPALS = 10_000
 
 # Time is the server's, so that replicas need not agree on it; numbers are kept as text, since Lua rounds to 14 digits.
@@ -32,8 +29,6 @@ redis.call('PEXPIRE', KEYS[1], math.ceil((burst - tokens) / rate * 1000) + 1000)
 return {taken, string.format('%.6f', math.max(0, 1 - tokens) / rate)}
 """
 
-_log = logging.getLogger(__name__)
-
 
 class RedisRateLimiter(RateLimiter):
     """Gives each principal `burst` calls at once and `per_second` for ever, over all replicas together.
@@ -44,14 +39,25 @@ class RedisRateLimiter(RateLimiter):
     """
 
     def __init__(
-        self, redis: Redis, *, per_second: float, burst: int, monotonic: Callable[[], float] = time.monotonic
+        self,
+        redis: Redis,
+        *,
+        per_second: float,
+        burst: int,
+        timeout_seconds: float = 0.1,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._take = redis.register_script(_TAKE)
         self._per_second = per_second
         self._burst = burst
         self._block = max(1, burst // 100)
+        self._timeout_seconds = timeout_seconds
         self._monotonic = monotonic
-        self._down_until = 0.0
+        self._outage = Outage(
+            without="each replica limits calls by itself",
+            again="replicas share the limits of calls",
+            monotonic=monotonic,
+        )
         self._allowances: OrderedDict[UUID, _Allowance] = OrderedDict()
 
     async def admit(self, principal: UUID) -> None:
@@ -84,31 +90,18 @@ class RedisRateLimiter(RateLimiter):
 
     async def _ask(self, principal: UUID) -> tuple[int, float] | None:
         """Returns permits and, if there are none, the seconds to the next; None while Redis does not answer."""
-        now = self._monotonic()
-        if now < self._down_until:
+        if self._outage.excuses():
             return None
-        if self._down_until:  # one call finds out whether it is back; the others need not wait for that
-            self._down_until = now + BACK_OFF_SECONDS
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
+            async with asyncio.timeout(self._timeout_seconds):
                 taken, wait = await self._take(
                     [f"chatback:calls:{{{principal}}}"], [self._per_second, self._burst, self._block]
                 )
-        except (RedisError, OSError) as error:  # TimeoutError is an OSError
-            self._note_down(type(error).__name__)
+        except NO_ANSWER as error:
+            self._outage.goes_on(error)
             return None
-        self._note_up()
+        self._outage.is_over()
         return int(taken), float(wait)
-
-    def _note_down(self, cause: str) -> None:
-        if not self._down_until:
-            _log.warning("Redis does not answer (%s): each replica limits calls by itself", cause)
-        self._down_until = self._monotonic() + BACK_OFF_SECONDS
-
-    def _note_up(self) -> None:
-        if self._down_until:
-            _log.info("Redis answers again: replicas share the limits of calls")
-        self._down_until = 0.0
 
 
 class _Allowance:

@@ -1,6 +1,7 @@
 """Which processes are alive, by the database's clock."""
 
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
@@ -19,8 +20,8 @@ class ReplicaRegistry(Protocol):
         """Extends the lease; False if it is lost."""
         ...
 
-    async def leave(self, replica_id: UUID) -> None:
-        """Fences this replica by its own wish, so that its runs are taken care of at once."""
+    async def leave(self, replica_id: UUID) -> Sequence[UUID]:
+        """Fences this replica by its own wish, so that its runs are taken over at once; returns those that live on."""
         ...
 
     async def fence_expired(self) -> int:
@@ -32,8 +33,15 @@ class ReplicaRegistry(Protocol):
     ) -> Sequence[tuple[Run, Message]]:
         """Makes this replica the owner of up to `limit` running runs of fenced replicas, oldest first.
 
-        Its own runs that are not `attended` count as orphans when they are older than 30 s: their begin was committed
-        though the commit's reply was lost. The message holds the text that the log has for it; rows that another
-        replica is adopting are skipped.
+        In the same transaction each gets its next attempt and the event `attempt_reset`: REPLICA_DRAINING if its owner
+        left, else REPLICA_LOST, which also counts as a crash. The message that comes with it is empty. One that is
+        given up (`Run.given_up`) keeps its attempt and gets no event: its message holds the text that the log has.
+        Its own runs that are not `attended` count as orphans, without a crash, when they are older than 10 s: their
+        begin was committed though the commit's reply was lost. Rows that another replica is adopting are skipped.
+        A fenced replica adopts nothing.
         """
+        ...
+
+    async def forget(self, before: datetime) -> None:
+        """Drops the fenced replicas that joined before the moment and own no running run."""
         ...

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from domain.conversation import Conversation, Message, PageRequest
+from domain.conversation import Conversation, Message, MessagePage, PageRequest
 from domain.identity import Caller, Session, User
 from domain.run import Run, RunEvent
 
@@ -101,7 +101,7 @@ class Conversations(Protocol):
 
 
 class Messages(Protocol):
-    """The tree of messages of a conversation that the caller has been shown to own."""
+    """The tree of messages of a conversation; whoever names no owner has shown that the caller owns it."""
 
     async def add(self, workspace_id: UUID, *messages: Message) -> None:
         """Stores new messages."""
@@ -111,14 +111,26 @@ class Messages(Protocol):
         """Raises MessageNotFound, also for a message of another conversation."""
         ...
 
+    async def find(self, message_id: UUID, owner: Caller) -> Message:
+        """Returns a message of any conversation of the owner's. Raises MessageNotFound, also where that is hidden."""
+        ...
+
     async def newest_first(self, workspace_id: UUID, leaf: UUID, max_bytes: int) -> Sequence[Message]:
         """Returns the branch from the leaf towards the root, up to and including the one that passes `max_bytes`."""
         ...
 
-    async def branch(self, workspace_id: UUID, leaf: UUID, page: PageRequest) -> Sequence[Message]:
-        """Returns up to `page.size` messages of the branch, oldest first.
+    async def branch(self, workspace_id: UUID, leaf: UUID, page: PageRequest, max_bytes: int) -> MessagePage:
+        """Returns up to `page.size` messages of the branch that ends with the leaf, oldest first.
 
-        `page.after` begins with the depth of the last one seen.
+        Fewer where their texts would pass `max_bytes` of UTF-8, but at least one. `page.after` begins with the depth
+        of the last one seen.
+        """
+        ...
+
+    async def tree(self, workspace_id: UUID, conversation_id: UUID, page: PageRequest, max_bytes: int) -> MessagePage:
+        """Like `branch`, over all messages of the conversation by depth and id, so that parents come before children.
+
+        `page.after` is [depth, message_id] of the last one seen.
         """
         ...
 
@@ -126,8 +138,8 @@ class Messages(Protocol):
 class Runs(Protocol):
     """Runs and their first event; later events go through the run log."""
 
-    async def add(self, run: Run, owner: UUID, started: RunEvent) -> None:
-        """Stores a run made by the replica `owner`, and event 1."""
+    async def add(self, run: Run, started: RunEvent) -> None:
+        """Stores a run, and event 1."""
         ...
 
     async def get(self, run_id: UUID, owner: Caller) -> Run:
@@ -135,10 +147,10 @@ class Runs(Protocol):
         ...
 
     async def request_cancel(self, run_id: UUID, owner: Caller) -> Run:
-        """Marks a running run to be cancelled, by whichever replica owns it. Raises RunNotFound."""
+        """Marks a running run to be cancelled, by whichever replica owns it, and returns it. Raises RunNotFound."""
         ...
 
-    async def running_in(self, conversation_id: UUID, owner: Caller) -> Sequence[UUID]:
+    async def running_in(self, conversation_id: UUID, owner: Caller) -> Sequence[Run]:
         """Returns the runs of the conversation that have not ended."""
         ...
 

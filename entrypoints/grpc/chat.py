@@ -7,7 +7,7 @@ from application.chat import Chat
 from chatback.v1 import chat_service_pb2 as pb
 from chatback.v1 import chat_service_pb2_grpc
 from domain.bounds import identifier, number
-from entrypoints.grpc.mapping import question, run_to_proto, with_event
+from entrypoints.grpc.mapping import question, regeneration, run_to_proto, with_event
 from entrypoints.grpc.pipeline import Context, current_caller
 
 
@@ -23,6 +23,13 @@ class ChatServicer(chat_service_pb2_grpc.ChatServiceServicer):
         async with aclosing(await self._chat.send(current_caller(), question(request))) as events:
             async for event in events:
                 yield with_event(pb.SendMessageResponse(), event)
+
+    async def RegenerateMessage(
+        self, request: pb.RegenerateMessageRequest, context: Context
+    ) -> AsyncIterator[pb.RegenerateMessageResponse]:
+        async with aclosing(await self._chat.regenerate(current_caller(), regeneration(request))) as events:
+            async for event in events:
+                yield with_event(pb.RegenerateMessageResponse(), event)
 
     async def StreamRun(self, request: pb.StreamRunRequest, context: Context) -> AsyncIterator[pb.StreamRunResponse]:
         run_id = identifier("run_id", request.run_id)

@@ -53,11 +53,14 @@ class ConversationServicer(conversation_service_pb2_grpc.ConversationServiceServ
         return pb.ListConversationsResponse(conversations=map(conversation_to_proto, found), next_page_token=token)
 
     async def ListMessages(self, request: pb.ListMessagesRequest, context: Context) -> pb.ListMessagesResponse:
+        conversation_id = identifier("conversation_id", request.conversation_id)
+        leaf = optional_identifier("leaf_message_id", request.leaf_message_id)
         found, token = await self._conversations.list_messages(
             current_caller(),
-            identifier("conversation_id", request.conversation_id),
-            optional_identifier("leaf_message_id", request.leaf_message_id),
+            conversation_id,
+            leaf,
             request.page_size,
             request.page_token,
+            all_branches=request.all_branches,
         )
         return pb.ListMessagesResponse(messages=map(message_to_proto, found), next_page_token=token)

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -28,6 +28,7 @@ from domain.run import (
     EventBody,
     Failed,
     Question,
+    Regeneration,
     Run,
     RunEvent,
     SendOptions,
@@ -35,7 +36,17 @@ from domain.run import (
     TextDelta,
 )
 
-R = TypeVar("R", chat_service_pb2.SendMessageResponse, chat_service_pb2.StreamRunResponse)
+R = TypeVar(
+    "R",
+    chat_service_pb2.SendMessageResponse,
+    chat_service_pb2.RegenerateMessageResponse,
+    chat_service_pb2.StreamRunResponse,
+)
+Repeatable: TypeAlias = (
+    chat_service_pb2.SendMessageRequest
+    | chat_service_pb2.RegenerateMessageRequest
+    | conversation_service_pb2.CreateConversationRequest
+)
 
 UPDATABLE = ("title", "metadata", "collection_ids")
 
@@ -181,6 +192,17 @@ def question(request: chat_service_pb2.SendMessageRequest) -> Question:
         request_id=request.request_id,
         digest=digest(request),
         parent_message_id=bounds.optional_identifier("parent_message_id", request.parent_message_id),
+        edited_message_id=bounds.optional_identifier("edited_message_id", request.edited_message_id),
+        options=send_options(request.options),
+    )
+
+
+def regeneration(request: chat_service_pb2.RegenerateMessageRequest) -> Regeneration:
+    """Which answer to make anew and how."""
+    return Regeneration(
+        message_id=bounds.identifier("message_id", request.message_id),
+        request_id=request.request_id,
+        digest=digest(request),
         options=send_options(request.options),
     )
 
@@ -226,7 +248,7 @@ def no_collections(field: str, ids: Sequence[str]) -> None:
         raise CollectionNotFound
 
 
-def digest(request: chat_service_pb2.SendMessageRequest | conversation_service_pb2.CreateConversationRequest) -> bytes:
+def digest(request: Repeatable) -> bytes:
     """Returns the SHA-256 of method and content without request_id: equal for repeated requests."""
     if not request.request_id:
         return b""

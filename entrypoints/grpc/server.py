@@ -38,9 +38,18 @@ def build_server(
     models: ModelServicer,
     max_request_mb: int,
     with_reflection: bool,
+    shares_port: bool = False,
+    ping_seconds: float = 20,
+    ping_timeout_seconds: float = 8,
 ) -> grpc.aio.Server:
-    """Returns a server that holds all services and listens nowhere yet."""
-    server = grpc.aio.server(interceptors=[pipeline], options=_options(max_request_mb))
+    """Returns a server that holds all services and listens nowhere yet.
+
+    A client that was silent for `ping_seconds` is asked whether it lives, and has `ping_timeout_seconds` to say so.
+    """
+    limits = _limits(max_request_mb)
+    pings = _pings(round(ping_seconds * 1000), round(ping_timeout_seconds * 1000))
+    options = [("grpc.so_reuseport", int(shares_port)), *limits, *pings]
+    server = grpc.aio.server(interceptors=[pipeline], options=options)
     auth_service_pb2_grpc.add_AuthServiceServicer_to_server(auth, server)
     conversation_service_pb2_grpc.add_ConversationServiceServicer_to_server(conversations, server)
     chat_service_pb2_grpc.add_ChatServiceServicer_to_server(chat, server)
@@ -77,17 +86,22 @@ def _add_reflection(server: grpc.aio.Server) -> None:
     )
 
 
-def _options(max_request_mb: int) -> list[tuple[str, int]]:
-    """Dead peers are found within 30 s (the ping's own time-out is what bounds it), connections live 30 min at most."""
+def _limits(max_request_mb: int) -> list[tuple[str, int]]:
+    """Connections live 30 min at most, so that load spreads again when replicas come and go."""
     return [
-        ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", max_request_mb << 20),
         ("grpc.max_metadata_size", 16 << 10),
-        ("grpc.keepalive_time_ms", 20_000),
-        ("grpc.keepalive_timeout_ms", 8_000),
-        ("grpc.http2.ping_timeout_ms", 8_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
         ("grpc.max_connection_age_ms", 30 * 60_000),
         ("grpc.max_connection_age_grace_ms", 30 * 60_000),
+    ]
+
+
+def _pings(every_ms: int, timeout_ms: int) -> list[tuple[str, int]]:
+    """Finds dead peers. The ping's own time-out is what bounds it; the other one alone leaves it at a minute."""
+    return [
+        ("grpc.keepalive_time_ms", every_ms),
+        ("grpc.keepalive_timeout_ms", timeout_ms),
+        ("grpc.http2.ping_timeout_ms", timeout_ms),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
     ]

@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,13 +10,12 @@ import grpc
 import uvicorn
 from starlette.types import ASGIApp
 
+from entrypoints.private_folder import private_folder
 from entrypoints.rest.connection import Connection
 
 KEEP_ALIVE_SECONDS = 75
 UNACKNOWLEDGED_MS = 60_000
 """How long a client may leave what it was sent unacknowledged or unread."""
-PARENT_LENGTH = 80
-"""Socket paths past 107 bytes are refused."""
 
 
 class RestServer(uvicorn.Server):
@@ -69,12 +67,14 @@ class RestServer(uvicorn.Server):
         yield
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Returns a socket that takes connections. Raises OSError."""
+def listen(host: str, port: int, *, shares_port: bool = False) -> socket.socket:
+    """Returns a socket that takes connections, or its share of them. Raises OSError."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shares_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         # Connections inherit these: a client that vanished without a word is found out by them.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
@@ -89,10 +89,9 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 @contextmanager
-def private_address() -> Iterator[str]:
-    """Yields an address for gRPC on a unix socket that no other user can reach."""
-    parent = None if len(tempfile.gettempdir()) <= PARENT_LENGTH else Path("/tmp")  # noqa: S108 - private, by mkdtemp
-    with tempfile.TemporaryDirectory(prefix="chatback-", dir=parent) as folder:
+def private_address(parent: Path | None = None) -> Iterator[str]:
+    """Yields an address for gRPC on a unix socket that no other user can reach, in a folder below the parent."""
+    with private_folder(parent) as folder:
         yield f"unix:{folder}/grpc.sock"
 
 

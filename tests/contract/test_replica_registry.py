@@ -1,6 +1,7 @@
 """What every registry of replicas owes its callers."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
@@ -9,12 +10,11 @@ import pytest
 
 from domain.conversation import NO_USAGE
 from domain.errors import ReplicaLost
-from domain.run import AttemptReset, Cancelled, EventBody, end, failed
+from domain.run import AttemptReset, Cancelled, Run, RunEvent, end, failed
 from tests.builders import NOW, an_event, new_id
-from tests.stores import Store, a_begun_run
+from tests.stores import Began, Store, a_begun_run
 
 PAST_LEASE = timedelta(seconds=11)
-PAST_COMMIT = timedelta(seconds=31)
 
 
 class ReplicaRegistryContract:
@@ -61,23 +61,85 @@ class ReplicaRegistryContract:
         assert await store.replicas.fence_expired() == 0
         assert await store.replicas.renew(alive)
 
-    async def test_a_run_of_a_fenced_replica_is_adopted_with_the_text_of_its_log(self, store: Store) -> None:
+    async def test_who_leaves_learns_who_lives_on(self, store: Store) -> None:
+        await _joined(store)  # its lease runs out
+        await store.pass_time(PAST_LEASE)
+        gone, alive, me = await _joined(store), [await _joined(store), await _joined(store)], await _joined(store)
+        await store.replicas.leave(gone)
+        assert sorted(await store.replicas.leave(me)) == sorted(alive)
+
+    async def test_a_run_of_a_dead_replica_begins_again_under_its_adopter(self, store: Store) -> None:
+        began = await a_begun_run(store)
+        await store.run_log.append(began.replica_id, [an_event(began.run, 2, "It "), an_event(began.run, 3, "rains.")])
+        me = await _dies(store, began)
+        [(run, message)] = await store.replicas.adopt_orphans(me, [], 10)
+        assert run == replace(began.run, owner=me, attempt=2, last_seq=4, crashes=1)
+        assert message == began.answer
+        assert await _stored(store, began) == run
+        [reset] = await _log(store, began, after_seq=3)
+        assert (reset.attempt, reset.body) == (2, AttemptReset("REPLICA_LOST"))
+
+    async def test_a_run_that_was_handed_over_begins_again_without_a_crash(self, store: Store) -> None:
+        began, me = await a_begun_run(store), await _joined(store)
+        await store.replicas.leave(began.replica_id)
+        [(run, _)] = await store.replicas.adopt_orphans(me, [], 10)
+        assert run == replace(began.run, owner=me, attempt=2, last_seq=2, crashes=0)
+        [reset] = await _log(store, began, after_seq=1)
+        assert (reset.attempt, reset.body) == (2, AttemptReset("REPLICA_DRAINING"))
+
+    async def test_leaving_after_the_fence_is_no_hand_over(self, store: Store) -> None:
+        began = await a_begun_run(store)
+        me = await _dies(store, began)
+        await store.replicas.leave(began.replica_id)
+        [(run, _)] = await store.replicas.adopt_orphans(me, [], 10)
+        assert run.crashes == 1
+
+    async def test_a_run_whose_owner_is_not_known_counts_as_crashed(self, store: Store) -> None:
+        await a_begun_run(store, new_id())
+        [(run, _)] = await store.replicas.adopt_orphans(await _joined(store), [], 10)
+        assert (run.attempt, run.crashes) == (2, 1)
+
+    async def test_the_adopter_goes_on_behind_the_reset(self, store: Store) -> None:
+        began = await a_begun_run(store)
+        me = await _dies(store, began)
+        [(run, _)] = await store.replicas.adopt_orphans(me, [], 10)
+        event = an_event(run, run.last_seq + 1, "again")
+        assert await store.run_log.append(me, [event])
+        assert [logged.seq for logged in await _log(store, began)] == [1, 2, 3]
+        assert await _log(store, began, after_seq=2) == [event]
+
+    async def test_the_third_crash_ends_the_run_with_the_text_of_its_last_attempt(self, store: Store) -> None:
+        began = await a_begun_run(store)
+        for text in ("first", "second", "third"):
+            run = await _stored(store, began)
+            await store.run_log.append(run.owner, [an_event(run, run.last_seq + 1, text)])
+            me = await _dies(store, replace(began, replica_id=run.owner))
+            [(run, message)] = await store.replicas.adopt_orphans(me, [], 10)
+        assert run == replace(began.run, owner=me, attempt=3, last_seq=6, crashes=3)
+        assert run.given_up() == failed(ReplicaLost())
+        assert message == replace(began.answer, content="third")
+        assert [event.seq for event in await _log(store, began)] == [1, 2, 3, 4, 5, 6]
+
+    async def test_a_run_to_be_cancelled_keeps_its_attempt_and_its_text(self, store: Store) -> None:
         began, me = await a_begun_run(store), await _joined(store)
         await store.run_log.append(began.replica_id, [an_event(began.run, 2, "It "), an_event(began.run, 3, "rains.")])
+        async with store.unit_of_work() as work:
+            await work.runs.request_cancel(began.run.run_id, began.caller)
+            await work.commit()
         await store.replicas.leave(began.replica_id)
         [(run, message)] = await store.replicas.adopt_orphans(me, [], 10)
-        assert run == replace(began.run, last_seq=3)
+        assert run == replace(began.run, owner=me, last_seq=3, cancel_requested=True)
         assert message == replace(began.answer, content="It rains.")
+        assert len(await _log(store, began)) == 3
 
-    async def test_text_before_a_reset_is_void(self, store: Store) -> None:
-        began, me = await a_begun_run(store), await _joined(store)
-        bodies: list[EventBody | str] = ["void", AttemptReset("OWNER_LOST"), "It ", "rains."]
-        await store.run_log.append(
-            began.replica_id, [an_event(began.run, seq, body) for seq, body in enumerate(bodies, start=2)]
-        )
+    async def test_a_fenced_replica_adopts_nothing(self, store: Store) -> None:
+        began, left, expired = await a_begun_run(store), await _joined(store), await _joined(store)
         await store.replicas.leave(began.replica_id)
-        [(_, message)] = await store.replicas.adopt_orphans(me, [], 10)
-        assert message.content == "It rains."
+        await store.replicas.leave(left)
+        await store.pass_time(PAST_LEASE)
+        for fenced in (left, expired, new_id()):
+            assert await store.replicas.adopt_orphans(fenced, [], 10) == []
+        assert await _stored(store, began) == began.run
 
     async def test_an_adopted_run_belongs_to_its_adopter(self, store: Store) -> None:
         began, me = await a_begun_run(store), await _joined(store)
@@ -88,15 +150,6 @@ class ReplicaRegistryContract:
         assert await store.run_log.finish(me, ending)
         await store.replicas.leave(me)
         assert await store.replicas.adopt_orphans(await _joined(store), [], 10) == []
-
-    async def test_a_request_to_cancel_comes_with_the_adopted_run(self, store: Store) -> None:
-        began, me = await a_begun_run(store), await _joined(store)
-        async with store.unit_of_work() as work:
-            await work.runs.request_cancel(began.run.run_id, began.caller)
-            await work.commit()
-        await store.replicas.leave(began.replica_id)
-        [(run, _)] = await store.replicas.adopt_orphans(me, [], 10)
-        assert run.cancel_requested
 
     async def test_runs_of_a_living_replica_are_left_alone(self, store: Store) -> None:
         await a_begun_run(store)
@@ -109,14 +162,18 @@ class ReplicaRegistryContract:
         await store.replicas.leave(began.replica_id)
         assert await store.replicas.adopt_orphans(await _joined(store), [], 10) == []
 
-    async def test_an_unattended_run_of_ones_own_is_adopted_once_its_begin_is_long_past(self, store: Store) -> None:
+    async def test_an_unattended_run_of_ones_own_is_adopted_without_a_crash_once_its_begin_is_long_past(
+        self, store: Store
+    ) -> None:
         forgotten = await a_begun_run(store)
         attended = await a_begun_run(store, forgotten.replica_id)
         me, mine = forgotten.replica_id, [attended.run.run_id]
+        await store.pass_time(timedelta(seconds=9))
+        assert await store.replicas.renew(me)
         assert await store.replicas.adopt_orphans(me, mine, 10) == []
-        await store.pass_time(PAST_COMMIT)
+        await store.pass_time(timedelta(seconds=2))
         [(run, _)] = await store.replicas.adopt_orphans(me, mine, 10)
-        assert run == forgotten.run
+        assert run == replace(forgotten.run, attempt=2, last_seq=2, crashes=0)
         assert await store.replicas.adopt_orphans(me, mine, 10) == []
 
     async def test_rivals_share_the_orphans_and_none_is_adopted_twice(self, store: Store) -> None:
@@ -129,11 +186,48 @@ class ReplicaRegistryContract:
         assert len(adopted) == len(orphans)
         assert set(adopted) == orphans
 
-    async def test_no_more_are_adopted_than_asked_for(self, store: Store) -> None:
-        first = await a_begun_run(store)
-        await a_begun_run(store, first.replica_id)
-        await store.replicas.leave(first.replica_id)
-        assert len(await store.replicas.adopt_orphans(await _joined(store), [], 1)) == 1
+    async def test_no_more_are_adopted_than_asked_for_and_the_oldest_first(self, store: Store) -> None:
+        newer = await a_begun_run(store)
+        older = await a_begun_run(store, newer.replica_id, create_time=NOW - timedelta(seconds=1))
+        await store.replicas.leave(newer.replica_id)
+        me = await _joined(store)
+        assert [run.run_id for run, _ in await store.replicas.adopt_orphans(me, [], 1)] == [older.run.run_id]
+        assert [run.run_id for run, _ in await store.replicas.adopt_orphans(me, [], 9)] == [newer.run.run_id]
+
+    async def test_only_fenced_replicas_without_runs_that_joined_before_the_moment_are_forgotten(
+        self, store: Store
+    ) -> None:
+        gone, busy = await _joined(store), await _joined(store)
+        await a_begun_run(store, busy)
+        await store.pass_time(timedelta(days=1))
+        young = await _joined(store)
+        for replica_id in (gone, busy, young):
+            await store.replicas.leave(replica_id)
+        await store.replicas.forget(await store.now() - timedelta(hours=12))
+        assert [await _comes_back(store, replica_id) for replica_id in (gone, busy, young)] == [True, False, False]
+
+
+async def _comes_back(store: Store, replica_id: UUID) -> bool:
+    """Says whether a replica that was fenced may join again, as only a forgotten one may."""
+    await store.replicas.join(replica_id)
+    return await store.replicas.renew(replica_id)
+
+
+async def _dies(store: Store, began: Began) -> UUID:
+    """Lets the lease of the run's owner run out and returns another replica, which has fenced it."""
+    await store.pass_time(PAST_LEASE)
+    me = await _joined(store)
+    assert await store.replicas.fence_expired()
+    return me
+
+
+async def _stored(store: Store, began: Began) -> Run:
+    async with store.unit_of_work.reading() as work:
+        return await work.runs.get(began.run.run_id, began.caller)
+
+
+async def _log(store: Store, began: Began, after_seq: int = 0) -> Sequence[RunEvent]:
+    return (await store.run_log.read(began.run.workspace_id, began.run.run_id, after_seq)).events
 
 
 async def _joined(store: Store) -> UUID:

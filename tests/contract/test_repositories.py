@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from domain.conversation import NO_USAGE, Conversation, PageRequest, Usage
+from domain.conversation import NO_USAGE, Conversation, MessagePage, PageRequest, Usage
 from domain.errors import (
     ConversationNotFound,
     EmailTaken,
@@ -248,6 +248,30 @@ class MessagesContract:
             with pytest.raises(MessageNotFound):
                 await work.messages.get(new_id(), conversation.conversation_id, message.message_id)
 
+    async def test_a_message_is_found_by_its_owner_alone(self, store: Store) -> None:
+        caller, conversation = await a_stored_conversation(store)
+        message = a_message(conversation)
+        colleague = a_caller(workspace_id=caller.workspace_id)
+        async with store.unit_of_work() as work:
+            await work.messages.add(caller.workspace_id, message)
+            assert await work.messages.find(message.message_id, caller) == message
+            for stranger, message_id in (
+                (colleague, message.message_id),
+                (a_caller(user_id=caller.user_id), message.message_id),
+                (caller, new_id()),
+            ):
+                with pytest.raises(MessageNotFound):
+                    await work.messages.find(message_id, stranger)
+
+    async def test_a_message_of_a_hidden_conversation_is_not_found(self, store: Store) -> None:
+        caller, conversation = await a_stored_conversation(store)
+        message = a_message(conversation)
+        async with store.unit_of_work() as work:
+            await work.messages.add(caller.workspace_id, message)
+            await work.conversations.hide(conversation.conversation_id, caller, NOW)
+            with pytest.raises(MessageNotFound):
+                await work.messages.find(message.message_id, caller)
+
     async def test_a_branch_is_read_oldest_first_page_by_page(self, store: Store) -> None:
         caller, conversation = await a_stored_conversation(store)
         root = a_message(conversation)
@@ -255,9 +279,51 @@ class MessagesContract:
         leaf = a_message(conversation, left)
         async with store.unit_of_work() as work:
             await work.messages.add(caller.workspace_id, root, left, right, leaf)
-            first = await work.messages.branch(caller.workspace_id, leaf.message_id, PageRequest(2))
-            rest = await work.messages.branch(caller.workspace_id, leaf.message_id, PageRequest(2, ["2", "more"]))
-        assert (first, rest) == ([root, left], [leaf])
+            pages = [
+                await work.messages.branch(caller.workspace_id, leaf.message_id, PageRequest(2, after), 1000)
+                for after in (None, ["2", "more"])
+            ]
+        assert pages == [MessagePage([root, left], has_more=True), MessagePage([leaf], has_more=False)]
+
+    async def test_a_tree_is_read_by_depth_and_id_page_by_page(self, store: Store) -> None:
+        caller, conversation = await a_stored_conversation(store)
+        roots = [a_message(conversation) for _ in range(2)]
+        children = [a_message(conversation, root) for root in roots for _ in range(2)]
+        other = a_conversation(caller)
+        async with store.unit_of_work() as work:
+            await work.conversations.add(other)
+            await work.messages.add(caller.workspace_id, *reversed(children), *reversed(roots), a_message(other))
+            seen: list[MessagePage] = []
+            after: list[str] | None = None
+            for _ in range(3):
+                page = PageRequest(2, after)
+                seen.append(await work.messages.tree(caller.workspace_id, conversation.conversation_id, page, 1000))
+                after = [str(seen[-1].messages[-1].depth), str(seen[-1].messages[-1].message_id)]
+        assert [message for page in seen for message in page.messages] == [*roots, *children]
+        assert [page.has_more for page in seen] == [True, True, False]
+
+    @pytest.mark.parametrize(
+        ("max_bytes", "shown", "has_more"), [(0, 1, True), (4, 1, True), (7, 1, True), (8, 2, True), (12, 3, False)]
+    )
+    async def test_a_page_ends_before_its_bytes_but_not_before_its_first_message(
+        self, store: Store, max_bytes: int, shown: int, has_more: bool
+    ) -> None:
+        caller, conversation = await a_stored_conversation(store)
+        messages = [a_message(conversation, content="ää")]
+        for _ in range(2):
+            messages.append(a_message(conversation, messages[-1], content="ää"))
+        async with store.unit_of_work() as work:
+            await work.messages.add(caller.workspace_id, *messages)
+            page, workspace_id = PageRequest(3), caller.workspace_id
+            branch = await work.messages.branch(workspace_id, messages[-1].message_id, page, max_bytes)
+            tree = await work.messages.tree(workspace_id, conversation.conversation_id, page, max_bytes)
+        assert branch == tree == MessagePage(messages[:shown], has_more)
+
+    async def test_a_conversation_without_messages_has_an_empty_tree(self, store: Store) -> None:
+        caller, conversation = await a_stored_conversation(store)
+        async with store.unit_of_work.reading() as work:
+            page = await work.messages.tree(caller.workspace_id, conversation.conversation_id, PageRequest(2), 1000)
+        assert page == MessagePage([], has_more=False)
 
     async def test_the_newest_messages_come_up_to_the_one_that_passes_the_bytes(self, store: Store) -> None:
         caller, conversation = await a_stored_conversation(store)
@@ -272,13 +338,15 @@ class MessagesContract:
             ]
         assert found == [branch[:2:-1], branch[:1:-1], branch[::-1]]
 
-    async def test_a_branch_of_another_workspace_is_empty(self, store: Store) -> None:
+    async def test_in_another_workspace_there_is_nothing(self, store: Store) -> None:
         caller, conversation = await a_stored_conversation(store)
         message = a_message(conversation)
         async with store.unit_of_work() as work:
             await work.messages.add(caller.workspace_id, message)
             assert await work.messages.newest_first(new_id(), message.message_id, 100) == []
-            assert await work.messages.branch(new_id(), message.message_id, PageRequest(10)) == []
+            branch = await work.messages.branch(new_id(), message.message_id, PageRequest(10), 1000)
+            tree = await work.messages.tree(new_id(), conversation.conversation_id, PageRequest(10), 1000)
+        assert branch == tree == MessagePage([], has_more=False)
 
 
 class RunsContract:
@@ -291,7 +359,7 @@ class RunsContract:
         run = a_run(conversation, answer, options=options)
         async with store.unit_of_work() as work:
             await work.messages.add(caller.workspace_id, answer)
-            await work.runs.add(run, new_id(), a_start(run))
+            await work.runs.add(run, a_start(run))
             assert await work.runs.get(run.run_id, caller) == run
 
     async def test_the_newest_event_of_a_running_run_is_known(self, store: Store) -> None:
@@ -323,7 +391,7 @@ class RunsContract:
         began = await a_begun_run(store)
         async with store.unit_of_work() as work:
             await work.conversations.hide(began.conversation.conversation_id, began.caller, NOW)
-            assert await work.runs.running_in(began.conversation.conversation_id, began.caller) == [began.run.run_id]
+            assert await work.runs.running_in(began.conversation.conversation_id, began.caller) == [began.run]
             assert (await work.runs.request_cancel(began.run.run_id, began.caller)).cancel_requested
 
     async def test_an_ended_run_is_not_marked_to_be_cancelled(self, store: Store) -> None:

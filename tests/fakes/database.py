@@ -23,10 +23,12 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """How long a replica may write."""
+    """How long a replica may write; it is `retired` if it gave that up by itself."""
 
+    join_time: datetime
     until: datetime
     fenced: bool = False
+    retired: bool = False
 
 
 @dataclass(slots=True)
@@ -41,7 +43,8 @@ class Tables:
     hidden: dict[UUID, datetime] = field(default_factory=dict)
     messages: dict[tuple[UUID, UUID], Message] = field(default_factory=dict)
     runs: dict[UUID, Run] = field(default_factory=dict)
-    owners: dict[UUID, tuple[UUID, datetime]] = field(default_factory=dict)
+    owned_since: dict[UUID, datetime] = field(default_factory=dict)
+    packed: dict[UUID, bool] = field(default_factory=dict)
     events: dict[tuple[UUID, int], RunEvent] = field(default_factory=dict)
     requests: dict[tuple[UUID, str], Claim] = field(default_factory=dict)
     replicas: dict[UUID, Lease] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from application.ports.clock import Clock
 from application.ports.repositories import Conversations, Messages, Requests, Runs, Sessions, Users
-from domain.conversation import Conversation, Message, PageRequest
+from domain.conversation import Conversation, Message, MessagePage, PageRequest
 from domain.errors import (
     ConversationNotFound,
     EmailTaken,
@@ -148,6 +148,15 @@ class FakeMessages(Messages):
             raise MessageNotFound
         return message
 
+    async def find(self, message_id: UUID, owner: Caller) -> Message:
+        message = self._tables.messages.get((owner.workspace_id, message_id))
+        if message is None:
+            raise MessageNotFound
+        conversation = self._tables.conversations[message.conversation_id]
+        if conversation.user_id != owner.user_id or message.conversation_id in self._tables.hidden:
+            raise MessageNotFound
+        return message
+
     async def newest_first(self, workspace_id: UUID, leaf: UUID, max_bytes: int) -> Sequence[Message]:
         found: list[Message] = []
         for message in self._walk(workspace_id, leaf):
@@ -156,9 +165,19 @@ class FakeMessages(Messages):
             found.append(message)
         return found
 
-    async def branch(self, workspace_id: UUID, leaf: UUID, page: PageRequest) -> Sequence[Message]:
+    async def branch(self, workspace_id: UUID, leaf: UUID, page: PageRequest, max_bytes: int) -> MessagePage:
         last_depth = int(page.after[0]) if page.after else 0
-        return [m for m in reversed(list(self._walk(workspace_id, leaf))) if m.depth > last_depth][: page.size]
+        rest = [m for m in reversed(list(self._walk(workspace_id, leaf))) if m.depth > last_depth]
+        return _page(rest, page.size, max_bytes)
+
+    async def tree(self, workspace_id: UUID, conversation_id: UUID, page: PageRequest, max_bytes: int) -> MessagePage:
+        after = (int(page.after[0]), UUID(page.after[1])) if page.after else (0, UUID(int=0))
+        found = [
+            m
+            for (workspace, _), m in self._tables.messages.items()
+            if (workspace, m.conversation_id) == (workspace_id, conversation_id) and (m.depth, m.message_id) > after
+        ]
+        return _page(sorted(found, key=lambda m: (m.depth, m.message_id)), page.size, max_bytes)
 
     def _walk(self, workspace_id: UUID, leaf: UUID | None) -> Iterator[Message]:
         while leaf and (message := self._tables.messages.get((workspace_id, leaf))):
@@ -171,9 +190,9 @@ class FakeRuns(Runs):
         self._tables = tables
         self._clock = clock
 
-    async def add(self, run: Run, owner: UUID, started: RunEvent) -> None:
+    async def add(self, run: Run, started: RunEvent) -> None:
         self._tables.runs[run.run_id] = run
-        self._tables.owners[run.run_id] = owner, self._clock.now()
+        self._tables.owned_since[run.run_id] = self._clock.now()
         self._tables.events[run.run_id, started.seq] = started
 
     async def get(self, run_id: UUID, owner: Caller) -> Run:
@@ -185,12 +204,13 @@ class FakeRuns(Runs):
     async def request_cancel(self, run_id: UUID, owner: Caller) -> Run:
         run = self._owned(run_id, owner)
         if run.state is RunState.RUNNING:
-            self._tables.runs[run_id] = run = replace(run, cancel_requested=True)
+            run = replace(run, cancel_requested=True)
+            self._tables.runs[run_id] = run
         return run
 
-    async def running_in(self, conversation_id: UUID, owner: Caller) -> Sequence[UUID]:
+    async def running_in(self, conversation_id: UUID, owner: Caller) -> Sequence[Run]:
         return [
-            run.run_id
+            self._owned(run.run_id, owner)
             for run in self._tables.runs.values()
             if run.conversation_id == conversation_id and run.user_id == owner.user_id and run.state is RunState.RUNNING
         ]
@@ -220,6 +240,15 @@ class FakeRequests(Requests):
     async def forget_before(self, moment: datetime) -> None:
         kept = {key: claim for key, claim in self._tables.requests.items() if claim.create_time >= moment}
         self._tables.requests = kept
+
+
+def _page(messages: Sequence[Message], size: int, max_bytes: int) -> MessagePage:
+    shown = list(messages[:1])
+    for message in messages[1:size]:
+        if sum(len(each.content.encode()) for each in (*shown, message)) > max_bytes:
+            break
+        shown.append(message)
+    return MessagePage(shown, has_more=len(messages) > len(shown))
 
 
 def _activity(conversation: Conversation) -> tuple[datetime, UUID]:

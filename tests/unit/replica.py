@@ -1,14 +1,20 @@
-"""One process of the service without its edges: engine and use cases over a database in memory, a model by hand."""
+"""Processes of the service without their edges: engine and use cases over memory, models and time by hand."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from uuid import UUID
 
+from application.audience import Audience
 from application.chat import Chat
 from application.conversations import Conversations
+from application.generation import Generator
+from application.housekeeping import Housekeeping
 from application.hub import Hub
+from application.lease import Lease
 from application.ports.chat_model import ChatModel, ChatRequest, Finish
+from application.ports.telemetry import UNWATCHED, Telemetry
+from application.remote_runs import RemoteRuns
 from application.run_engine import RunEngine
 from application.watching import Watching
 from domain.conversation import NO_USAGE, Conversation, ConversationDraft, Message, Usage
@@ -16,6 +22,7 @@ from domain.model import Model, ModelCatalog
 from domain.run import FinishReason, Question, Run, RunEvent, SendOptions, TextDelta
 from tests.builders import a_caller
 from tests.fakes.database import FakeDatabase
+from tests.fakes.event_bus import FakeBusNetwork, FakeEventBus
 from tests.fakes.replica_registry import FakeReplicaRegistry
 from tests.fakes.run_log import FakeRunLog
 from tests.fakes.token_signer import FakeTokenSigner
@@ -79,38 +86,72 @@ class ModelByHand(ChatModel):
 
 
 class Replica:
-    """A process; several may share a database. `caller` is somebody with a conversation."""
+    """A process; several may share a database and a network. `caller` is somebody with a conversation.
 
-    def __init__(self, database: FakeDatabase, registry: FakeReplicaRegistry | None = None) -> None:
+    The test looks after the lease and surveys other replicas' runs itself, when it wants that to happen.
+    """
+
+    def __init__(
+        self,
+        database: FakeDatabase,
+        network: FakeBusNetwork | None = None,
+        *,
+        registry: FakeReplicaRegistry | None = None,
+        telemetry: Telemetry = UNWATCHED,
+    ) -> None:
         self.database = database
         self.clock = database.clock
         self.unit_of_work = FakeUnitOfWorkFactory(database)
         self.log = FakeRunLog(database)
         self.registry = registry or FakeReplicaRegistry(database)
+        self.bus = FakeEventBus(network)
         self.hub = Hub()
+        self.audience = Audience(self.hub, self.bus)
+        self.lease = Lease(lambda: self.clock.now().timestamp())
         self.model = ModelByHand()
+        generator = Generator(self.model, CATALOG, self.unit_of_work, self.clock, telemetry)
         self.engine = RunEngine(
-            self.model, CATALOG, self.unit_of_work, self.log, self.registry, self.hub, database.clock
+            generator, self.log, self.registry, self.audience, self.clock, self.lease, telemetry=telemetry
         )
-        watching = Watching(self.log, self.hub)
-        self.chat = Chat(self.unit_of_work, self.engine, watching, self.hub, CATALOG, database.clock)
-        self.signer = FakeTokenSigner(database.clock)
-        self.conversations = Conversations(self.unit_of_work, self.engine, self.signer, database.clock)
+        self.remote = RemoteRuns(self.engine, self.audience, self.log, self.bus)
+        self.chat = Chat(
+            self.unit_of_work, self.engine, self.remote, Watching(self.log, self.hub), self.hub, CATALOG, self.clock
+        )
+        self.signer = FakeTokenSigner(self.clock)
+        self.conversations = Conversations(self.unit_of_work, self.remote, self.signer, self.clock)
+        self.housekeeping = Housekeeping(self.unit_of_work, self.log, self.registry, self.clock)
         self.caller = a_caller()
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator["Replica"]:
-        """Writes the log meanwhile, as a replica that has joined."""
-        writing = asyncio.create_task(self.engine.write_log())
+        """Writes the log and talks to other replicas meanwhile, as one that has joined."""
+        jobs = [asyncio.create_task(job) for job in self._jobs()]
         await self.joined()
         try:
             yield self
         finally:
             # As a process dies: nothing is said to anyone, nothing more is written.
             making = [made.task for made in self.engine._generations.values() if made.task]
-            for task in (writing, *making):
+            for task in (*jobs, *making):
                 task.cancel()
-            await asyncio.wait([writing, *making])
+            await asyncio.wait([*jobs, *making])
+
+    def _jobs(self) -> Sequence[Coroutine[None, None, None]]:
+        return self.engine.write_log(), self.audience.deliver(), self.remote.listen()
+
+    async def beat(self) -> None:
+        """Looks after the lease, once."""
+        await self.engine.check_lease()
+        await self.lease.renew(self.registry)
+        await self.engine.check_lease()
+
+    async def fenced(self) -> UUID:
+        """Loses the lease, and returns the id after it, once the database knows that."""
+        lost = self.engine.replica_id
+        await self.registry.leave(lost)
+        await self.beat()
+        await until(lambda: self.engine.replica_id != lost)
+        return await self.joined()
 
     async def joined(self) -> UUID:
         """Returns the id of this replica once the database knows it."""

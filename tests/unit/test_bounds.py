@@ -90,6 +90,15 @@ def test_an_optional_id_that_is_there_is_read() -> None:
     assert bounds.optional_identifier("parent_message_id", str(UUID(int=7))) == UUID(int=7)
 
 
+def test_one_of_two_fields_may_be_given() -> None:
+    bounds.absent("leaf_message_id", None, beside="all_branches")
+
+
+def test_a_second_field_is_refused_with_the_first_one_s_name() -> None:
+    with pytest.raises(InvalidField, match="leaf_message_id must be empty where all_branches is given"):
+        bounds.absent("leaf_message_id", UUID(int=7), beside="all_branches")
+
+
 def test_a_list_may_have_as_many_entries_as_its_limit() -> None:
     bounds.at_most("metadata", range(16), 16)
 

@@ -282,7 +282,7 @@ async def test_whoever_leaves_while_the_run_is_begun_can_come_back_to_it(replica
 async def test_whoever_leaves_while_the_run_is_begun_is_forgotten(replica: Replica) -> None:
     await leave_during_begin(replica, await a_question(replica))
     await replica.call()
-    assert not replica.hub._watching
+    assert not replica.hub.watched
 
 
 async def test_whoever_leaves_while_the_run_is_begun_may_take_it_along(replica: Replica) -> None:
@@ -302,7 +302,7 @@ async def test_a_watcher_that_left_is_forgotten(replica: Replica) -> None:
     watcher = await send(replica, await a_question(replica))
     await watcher.next()
     await watcher.leave()
-    assert not replica.hub._watching
+    assert not replica.hub.watched
 
 
 # Streaming a run

@@ -11,20 +11,37 @@ from tests.builders import NOW, a_conversation, a_message, an_answer
 LATER = NOW + timedelta(hours=1)
 
 
-def test_a_message_that_is_being_written_cannot_be_answered() -> None:
+def test_a_message_that_is_being_written_is_told_with_its_run() -> None:
     answer = an_answer(a_conversation())
     with pytest.raises(RunInProgress) as refusal:
-        answer.check_can_be_answered()
+        answer.check_is_written()
     assert refusal.value.metadata == {"run_id": str(answer.run_id)}
 
 
 @pytest.mark.parametrize("status", [status for status in MessageStatus if status is not MessageStatus.STREAMING])
-def test_a_message_that_is_final_can_be_answered(status: MessageStatus) -> None:
-    an_answer(a_conversation(), status=status).check_can_be_answered()
+def test_a_message_that_is_final_is_written(status: MessageStatus) -> None:
+    an_answer(a_conversation(), status=status).check_is_written()
 
 
-def test_a_user_s_message_can_be_answered() -> None:
-    a_message(a_conversation()).check_can_be_answered()
+def test_a_user_s_message_is_written() -> None:
+    a_message(a_conversation()).check_is_written()
+
+
+def test_an_answer_names_its_question() -> None:
+    conversation = a_conversation()
+    question = a_message(conversation)
+    assert an_answer(conversation, question).question_id() == question.message_id
+
+
+def test_a_question_is_no_answer() -> None:
+    conversation = a_conversation()
+    with pytest.raises(InvalidField, match="message_id"):
+        a_message(conversation, an_answer(conversation)).question_id()
+
+
+def test_an_answer_is_no_question() -> None:
+    with pytest.raises(InvalidField, match="edited_message_id"):
+        an_answer(a_conversation()).check_is_question()
 
 
 def test_a_change_replaces_the_fields_it_names() -> None:

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from application import conversations
 from application.conversations import page_size_of
 from domain.conversation import Conversation, ConversationChange, ConversationDraft, Message
 from domain.errors import ConversationNotFound, InvalidField, MessageNotFound, RequestIdReused, RunNotFound
-from domain.run import Cancelled
+from domain.run import Cancelled, Regeneration
 from tests.builders import a_caller, new_id
 from tests.fakes.database import FakeDatabase
 from tests.unit.replica import Replica, Watcher
@@ -46,6 +47,20 @@ async def talk(replica: Replica, turns: int) -> tuple[Conversation, Sequence[Mes
     stored = replica.database.tables.messages.values()
     messages = [message for message in stored if message.conversation_id == conversation.conversation_id]
     return conversation, sorted(messages, key=lambda message: message.depth)
+
+
+async def message_pages(
+    replica: Replica, conversation: Conversation, size: int, *, all_branches: bool = False
+) -> list[list[Message]]:
+    """Returns the messages of each page."""
+    pages, token = [], ""
+    while True:
+        found, token = await replica.conversations.list_messages(
+            replica.caller, conversation.conversation_id, None, size, token, all_branches=all_branches
+        )
+        pages.append(list(found))
+        if not token:
+            return pages
 
 
 # One conversation
@@ -289,6 +304,57 @@ async def test_a_page_token_of_another_conversation_is_refused(replica: Replica)
     other = await replica.conversation()
     with pytest.raises(InvalidField, match="page_token"):
         await replica.conversations.list_messages(replica.caller, other.conversation_id, None, 1, token)
+
+
+async def test_a_page_of_long_messages_ends_early_and_the_next_one_goes_on(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation, messages = await talk(replica, 3)
+    monkeypatch.setattr(conversations, "PAGE_BYTES", len("Will it rain?"))
+    for all_branches in (False, True):
+        pages = await message_pages(replica, conversation, 0, all_branches=all_branches)
+        assert [message for page in pages for message in page] == messages
+        assert [len(page) for page in pages] == [2, 2, 2]
+
+
+async def test_all_branches_are_listed_parents_before_children(replica: Replica) -> None:
+    conversation, messages = await talk(replica, 2)
+    watcher = Watcher(await replica.chat.regenerate(replica.caller, Regeneration(messages[1].message_id)))
+    await watcher.next()
+    new = replica.message(watcher.run_id)
+    for size in (0, 1, 2):
+        pages = await message_pages(replica, conversation, size, all_branches=True)
+        assert [message for page in pages for message in page] == [*messages[:2], new, *messages[2:]]
+
+
+async def test_a_conversation_without_messages_has_no_branches(replica: Replica) -> None:
+    assert await message_pages(replica, await replica.conversation(), 0, all_branches=True) == [[]]
+
+
+async def test_all_branches_have_no_one_leaf(replica: Replica) -> None:
+    conversation, messages = await talk(replica, 1)
+    leaf = messages[1].message_id
+    with pytest.raises(InvalidField, match="leaf_message_id"):
+        await replica.conversations.list_messages(
+            replica.caller, conversation.conversation_id, leaf, 0, "", all_branches=True
+        )
+
+
+async def test_a_page_token_of_one_branch_is_none_of_all(replica: Replica) -> None:
+    conversation, _ = await talk(replica, 1)
+    _, token = await replica.conversations.list_messages(replica.caller, conversation.conversation_id, None, 1, "")
+    with pytest.raises(InvalidField, match="page_token"):
+        await replica.conversations.list_messages(
+            replica.caller, conversation.conversation_id, None, 1, token, all_branches=True
+        )
+
+
+async def test_a_stranger_s_branches_do_not_exist(replica: Replica) -> None:
+    conversation, _ = await talk(replica, 1)
+    with pytest.raises(ConversationNotFound):
+        await replica.conversations.list_messages(
+            a_caller(), conversation.conversation_id, None, 0, "", all_branches=True
+        )
 
 
 @settings(max_examples=30, deadline=None)

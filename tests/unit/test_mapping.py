@@ -7,21 +7,39 @@ from typing import Any
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from application.conversations import PAGE_BYTES, PAGE_SIZE_LIMIT
 from chatback.v1 import chat_service_pb2, conversation_pb2, conversation_service_pb2, run_pb2, user_pb2
 from domain.conversation import MessageRole, MessageStatus, Usage
 from domain.errors import AssistantNotFound, ChatBackError, CollectionNotFound, InvalidField
 from domain.identity import Role, Tokens
 from domain.model import Model
-from domain.run import AttemptReset, Cancelled, Completed, EventBody, Failed, FinishReason, RunState, Started, TextDelta
+from domain.run import (
+    ANSWER_LIMIT,
+    AttemptReset,
+    Cancelled,
+    Completed,
+    EventBody,
+    Failed,
+    FinishReason,
+    RunState,
+    Started,
+    TextDelta,
+)
 from entrypoints.grpc import mapping
 from tests.builders import NOW, a_conversation, a_message, a_run, a_user, an_answer, an_event, new_id
 
 SendOptions = chat_service_pb2.SendOptions
+RECEIVED_BY_DEFAULT = 4 << 20
+"""What gRPC clients receive at most, in bytes, unless they are told otherwise."""
 UpdateRequest = conversation_service_pb2.UpdateConversationRequest
 
 
 def send_request(**fields: Any) -> chat_service_pb2.SendMessageRequest:
     return chat_service_pb2.SendMessageRequest(**{"conversation_id": str(new_id()), "content": "Why?", **fields})
+
+
+def regenerate_request(**fields: Any) -> chat_service_pb2.RegenerateMessageRequest:
+    return chat_service_pb2.RegenerateMessageRequest(**{"message_id": str(new_id()), **fields})
 
 
 def create_request(**fields: Any) -> conversation_service_pb2.CreateConversationRequest:
@@ -158,6 +176,47 @@ def test_a_delta_keeps_its_text() -> None:
     assert event_of(TextDelta("Caf\u00e9 \U0001f327\r\n")).text_delta.text == "Caf\u00e9 \U0001f327\r\n"
 
 
+def test_the_longest_answer_fits_what_a_client_receives_by_default() -> None:
+    longest = an_answer(
+        a_conversation(),
+        a_message(a_conversation()),
+        content="\U0001f327" * ANSWER_LIMIT,
+        model="\U0001f327" * 200,
+        usage=Usage(2**31 - 1, 2**31 - 1),
+    )
+    event = an_event(
+        a_run(a_conversation(), longest, attempt=2**31 - 1), 2**31 - 1, Completed(longest, FinishReason.STOP)
+    )
+    assert mapping.with_event(chat_service_pb2.SendMessageResponse(), event).ByteSize() < RECEIVED_BY_DEFAULT
+
+
+def test_the_longest_page_of_messages_fits_what_a_client_receives_by_default() -> None:
+    # As many as a page may have, with as much text, and one more byte of it in each to be on the safe side.
+    share = "x" * (PAGE_BYTES // PAGE_SIZE_LIMIT + 1)
+    message = an_answer(a_conversation(), a_message(a_conversation()), content=share, model="\U0001f327" * 200)
+    page = conversation_service_pb2.ListMessagesResponse(
+        messages=[mapping.message_to_proto(message)] * PAGE_SIZE_LIMIT, next_page_token="x" * 1000
+    )
+    assert page.ByteSize() < RECEIVED_BY_DEFAULT
+
+
+def test_the_longest_message_fits_what_a_client_receives_by_default_as_a_page_of_its_own() -> None:
+    message = an_answer(a_conversation(), a_message(a_conversation()), content="\U0001f327" * ANSWER_LIMIT)
+    page = conversation_service_pb2.ListMessagesResponse(
+        messages=[mapping.message_to_proto(message)], next_page_token="x" * 1000
+    )
+    assert page.ByteSize() < RECEIVED_BY_DEFAULT
+
+
+def test_the_longest_page_of_conversations_fits_what_a_client_receives_by_default() -> None:
+    metadata = {f"{number:064}": "\U0001f327" * 512 for number in range(16)}
+    conversation = a_conversation(title="\U0001f327" * 200, metadata=metadata, leaf_message_id=new_id())
+    page = conversation_service_pb2.ListConversationsResponse(
+        conversations=[mapping.conversation_to_proto(conversation)] * PAGE_SIZE_LIMIT, next_page_token="x" * 1000
+    )
+    assert page.ByteSize() < RECEIVED_BY_DEFAULT
+
+
 @pytest.mark.parametrize("reason", FinishReason)
 def test_completed_holds_message_usage_and_reason(reason: FinishReason) -> None:
     proto = event_of(Completed(ANSWER, reason)).completed
@@ -182,6 +241,20 @@ def test_a_question_is_read() -> None:
     assert (question.request_id, question.parent_message_id) == ("r", parent)
 
 
+def test_an_edit_is_read() -> None:
+    edited = new_id()
+    question = mapping.question(send_request(edited_message_id=str(edited)))
+    assert (question.edited_message_id, question.parent_message_id) == (edited, None)
+
+
+def test_a_regeneration_is_read() -> None:
+    request = regenerate_request(request_id="r", options=SendOptions(model="large"))
+    regeneration = mapping.regeneration(request)
+    assert str(regeneration.message_id) == request.message_id
+    assert (regeneration.request_id, regeneration.options.model) == ("r", "large")
+    assert regeneration.digest == mapping.digest(request) != b""
+
+
 def test_a_choice_that_is_not_made_is_none() -> None:
     options = mapping.send_options(SendOptions())
     assert (options.temperature, options.max_output_tokens, options.cancel_on_disconnect) == (None, None, False)
@@ -197,8 +270,12 @@ def test_zero_is_a_choice() -> None:
         (lambda: mapping.question(send_request(conversation_id="")), "conversation_id"),
         (lambda: mapping.question(send_request(conversation_id="x")), "conversation_id"),
         (lambda: mapping.question(send_request(parent_message_id="x")), "parent_message_id"),
+        (lambda: mapping.question(send_request(edited_message_id="x")), "edited_message_id"),
         (lambda: mapping.question(send_request(content="")), "content"),
         (lambda: mapping.question(send_request(request_id="a b")), "request_id"),
+        (lambda: mapping.regeneration(regenerate_request(message_id="")), "message_id"),
+        (lambda: mapping.regeneration(regenerate_request(request_id="a b")), "request_id"),
+        (lambda: mapping.regeneration(regenerate_request(options=SendOptions(temperature=3))), "options.temperature"),
         (lambda: mapping.send_options(SendOptions(temperature=2.1)), "options.temperature"),
         (lambda: mapping.send_options(SendOptions(max_output_tokens=0)), "options.max_output_tokens"),
         (lambda: mapping.send_options(SendOptions(max_passages=51)), "options.max_passages"),
@@ -280,9 +357,15 @@ def test_another_request_has_another_digest(changes: dict[str, Any]) -> None:
 
 
 def test_methods_do_not_share_digests() -> None:
-    assert mapping.digest(create_request(request_id="r")) != mapping.digest(
-        chat_service_pb2.SendMessageRequest(request_id="r")
-    )
+    empty = [
+        mapping.digest(request(request_id="r"))
+        for request in (
+            conversation_service_pb2.CreateConversationRequest,
+            chat_service_pb2.SendMessageRequest,
+            chat_service_pb2.RegenerateMessageRequest,
+        )
+    ]
+    assert len(set(empty)) == 3
 
 
 def test_a_request_without_an_id_needs_no_digest() -> None:

@@ -91,6 +91,7 @@ def test_operations_and_fields_have_the_contract_s_comments() -> None:
     [
         ("AuthService_Register", "200 400 403 408 409 411 413 415 429 431 500 503 504"),
         ("AuthService_GetCurrentUser", "200 400 401 403 408 429 431 500 503 504"),
+        ("ChatService_RegenerateMessage", "200 400 401 403 404 408 409 411 413 415 426 429 431 500 503 504"),
         ("ChatService_StreamRun", "200 204 400 401 403 404 408 426 429 431 500 503 504"),
         ("ConversationService_CreateConversation", "200 400 401 403 404 408 409 411 413 415 429 431 500 503 504"),
     ],
@@ -103,7 +104,7 @@ def test_fields_of_the_path_are_not_in_the_body() -> None:
     send = operation("ChatService_SendMessage")
     assert [each["name"] for each in send["parameters"] if "name" in each] == ["conversation_id"]
     fields = send["requestBody"]["content"]["application/json"]["schema"]["properties"]
-    assert list(fields) == ["content", "requestId", "parentMessageId", "options"]
+    assert list(fields) == ["content", "requestId", "parentMessageId", "options", "editedMessageId"]
 
 
 def test_what_is_not_in_the_path_of_a_get_is_in_the_query() -> None:
@@ -112,6 +113,7 @@ def test_what_is_not_in_the_path_of_a_get_is_in_the_query() -> None:
         "pageSize",
         "pageToken",
         "leafMessageId",
+        "allBranches",
     ]
 
 

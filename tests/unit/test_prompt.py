@@ -36,6 +36,12 @@ def test_turns_come_oldest_first_with_their_roles() -> None:
     ]
 
 
+def test_the_field_to_blame_for_a_prompt_that_is_too_long_is_named() -> None:
+    with pytest.raises(PromptTooLong) as refusal:
+        check_fits("x" * 100, 10, field="options.model")
+    assert refusal.value.field == "options.model"
+
+
 def test_history_is_cut_where_the_budget_ends() -> None:
     turns = build_prompt(newest_first(["new", "old", "x" * 300, "oldest"]), 20)
     assert [turn.text for turn in turns] == ["old", "new"]

@@ -26,7 +26,7 @@ from chatback.v1 import run_pb2 as chatback_dot_v1_dot_run__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63hatback/v1/chat_service.proto\x12\x0b\x63hatback.v1\x1a\x15\x63hatback/v1/run.proto\x1a\x1cgoogle/api/annotations.proto\"\xb3\x02\n\x0bSendOptions\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12%\n\x0btemperature\x18\x02 \x01(\x01H\x00R\x0btemperature\x88\x01\x01\x12/\n\x11max_output_tokens\x18\x03 \x01(\x05H\x01R\x0fmaxOutputTokens\x88\x01\x01\x12%\n\x0e\x63ollection_ids\x18\x04 \x03(\tR\rcollectionIds\x12&\n\x0cmax_passages\x18\x05 \x01(\x05H\x02R\x0bmaxPassages\x88\x01\x01\x12\x30\n\x14\x63\x61ncel_on_disconnect\x18\x06 \x01(\x08R\x12\x63\x61ncelOnDisconnectB\x0e\n\x0c_temperatureB\x14\n\x12_max_output_tokensB\x0f\n\r_max_passages\"\xd6\x01\n\x12SendMessageRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x18\n\x07\x63ontent\x18\x02 \x01(\tR\x07\x63ontent\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\x12*\n\x11parent_message_id\x18\x04 \x01(\tR\x0fparentMessageId\x12\x32\n\x07options\x18\x05 \x01(\x0b\x32\x18.chatback.v1.SendOptionsR\x07options\"B\n\x13SendMessageResponse\x12+\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x15.chatback.v1.RunEventR\x05\x65vent\"F\n\x10StreamRunRequest\x12\x15\n\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x1b\n\tafter_seq\x18\x02 \x01(\x05R\x08\x61\x66terSeq\"@\n\x11StreamRunResponse\x12+\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x15.chatback.v1.RunEventR\x05\x65vent\"&\n\rGetRunRequest\x12\x15\n\x06run_id\x18\x01 \x01(\tR\x05runId\"4\n\x0eGetRunResponse\x12\"\n\x03run\x18\x01 \x01(\x0b\x32\x10.chatback.v1.RunR\x03run\")\n\x10\x43\x61ncelRunRequest\x12\x15\n\x06run_id\x18\x01 \x01(\tR\x05runId\"7\n\x11\x43\x61ncelRunResponse\x12\"\n\x03run\x18\x01 \x01(\x0b\x32\x10.chatback.v1.RunR\x03run2\xe8\x03\n\x0b\x43hatService\x12\x90\x01\n\x0bSendMessage\x12\x1f.chatback.v1.SendMessageRequest\x1a .chatback.v1.SendMessageResponse\"<\x82\xd3\xe4\x93\x02\x36\"1/v1/conversations/{conversation_id}/messages:send:\x01*0\x01\x12q\n\tStreamRun\x12\x1d.chatback.v1.StreamRunRequest\x1a\x1e.chatback.v1.StreamRunResponse\"#\x90\x02\x01\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/runs/{run_id}/events0\x01\x12_\n\x06GetRun\x12\x1a.chatback.v1.GetRunRequest\x1a\x1b.chatback.v1.GetRunResponse\"\x1c\x90\x02\x01\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/runs/{run_id}\x12r\n\tCancelRun\x12\x1d.chatback.v1.CancelRunRequest\x1a\x1e.chatback.v1.CancelRunResponse\"&\x90\x02\x02\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/runs/{run_id}:cancel:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63hatback/v1/chat_service.proto\x12\x0b\x63hatback.v1\x1a\x15\x63hatback/v1/run.proto\x1a\x1cgoogle/api/annotations.proto\"\xb3\x02\n\x0bSendOptions\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12%\n\x0btemperature\x18\x02 \x01(\x01H\x00R\x0btemperature\x88\x01\x01\x12/\n\x11max_output_tokens\x18\x03 \x01(\x05H\x01R\x0fmaxOutputTokens\x88\x01\x01\x12%\n\x0e\x63ollection_ids\x18\x04 \x03(\tR\rcollectionIds\x12&\n\x0cmax_passages\x18\x05 \x01(\x05H\x02R\x0bmaxPassages\x88\x01\x01\x12\x30\n\x14\x63\x61ncel_on_disconnect\x18\x06 \x01(\x08R\x12\x63\x61ncelOnDisconnectB\x0e\n\x0c_temperatureB\x14\n\x12_max_output_tokensB\x0f\n\r_max_passages\"\x82\x02\n\x12SendMessageRequest\x12\'\n\x0f\x63onversation_id\x18\x01 \x01(\tR\x0e\x63onversationId\x12\x18\n\x07\x63ontent\x18\x02 \x01(\tR\x07\x63ontent\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\x12*\n\x11parent_message_id\x18\x04 \x01(\tR\x0fparentMessageId\x12\x32\n\x07options\x18\x05 \x01(\x0b\x32\x18.chatback.v1.SendOptionsR\x07options\x12*\n\x11\x65\x64ited_message_id\x18\x06 \x01(\tR\x0f\x65\x64itedMessageId\"B\n\x13SendMessageResponse\x12+\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x15.chatback.v1.RunEventR\x05\x65vent\"\x8c\x01\n\x18RegenerateMessageRequest\x12\x1d\n\nmessage_id\x18\x01 \x01(\tR\tmessageId\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\x12\x32\n\x07options\x18\x03 \x01(\x0b\x32\x18.chatback.v1.SendOptionsR\x07options\"H\n\x19RegenerateMessageResponse\x12+\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x15.chatback.v1.RunEventR\x05\x65vent\"F\n\x10StreamRunRequest\x12\x15\n\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x1b\n\tafter_seq\x18\x02 \x01(\x05R\x08\x61\x66terSeq\"@\n\x11StreamRunResponse\x12+\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x15.chatback.v1.RunEventR\x05\x65vent\"&\n\rGetRunRequest\x12\x15\n\x06run_id\x18\x01 \x01(\tR\x05runId\"4\n\x0eGetRunResponse\x12\"\n\x03run\x18\x01 \x01(\x0b\x32\x10.chatback.v1.RunR\x03run\")\n\x10\x43\x61ncelRunRequest\x12\x15\n\x06run_id\x18\x01 \x01(\tR\x05runId\"7\n\x11\x43\x61ncelRunResponse\x12\"\n\x03run\x18\x01 \x01(\x0b\x32\x10.chatback.v1.RunR\x03run2\x80\x05\n\x0b\x43hatService\x12\x90\x01\n\x0bSendMessage\x12\x1f.chatback.v1.SendMessageRequest\x1a .chatback.v1.SendMessageResponse\"<\x82\xd3\xe4\x93\x02\x36\"1/v1/conversations/{conversation_id}/messages:send:\x01*0\x01\x12\x95\x01\n\x11RegenerateMessage\x12%.chatback.v1.RegenerateMessageRequest\x1a&.chatback.v1.RegenerateMessageResponse\"/\x82\xd3\xe4\x93\x02)\"$/v1/messages/{message_id}:regenerate:\x01*0\x01\x12q\n\tStreamRun\x12\x1d.chatback.v1.StreamRunRequest\x1a\x1e.chatback.v1.StreamRunResponse\"#\x90\x02\x01\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/runs/{run_id}/events0\x01\x12_\n\x06GetRun\x12\x1a.chatback.v1.GetRunRequest\x1a\x1b.chatback.v1.GetRunResponse\"\x1c\x90\x02\x01\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/runs/{run_id}\x12r\n\tCancelRun\x12\x1d.chatback.v1.CancelRunRequest\x1a\x1e.chatback.v1.CancelRunResponse\"&\x90\x02\x02\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/runs/{run_id}:cancel:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,6 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CHATSERVICE'].methods_by_name['SendMessage']._loaded_options = None
   _globals['_CHATSERVICE'].methods_by_name['SendMessage']._serialized_options = b'\202\323\344\223\0026\"1/v1/conversations/{conversation_id}/messages:send:\001*'
+  _globals['_CHATSERVICE'].methods_by_name['RegenerateMessage']._loaded_options = None
+  _globals['_CHATSERVICE'].methods_by_name['RegenerateMessage']._serialized_options = b'\202\323\344\223\002)\"$/v1/messages/{message_id}:regenerate:\001*'
   _globals['_CHATSERVICE'].methods_by_name['StreamRun']._loaded_options = None
   _globals['_CHATSERVICE'].methods_by_name['StreamRun']._serialized_options = b'\220\002\001\202\323\344\223\002\032\022\030/v1/runs/{run_id}/events'
   _globals['_CHATSERVICE'].methods_by_name['GetRun']._loaded_options = None
@@ -44,21 +46,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SENDOPTIONS']._serialized_start=101
   _globals['_SENDOPTIONS']._serialized_end=408
   _globals['_SENDMESSAGEREQUEST']._serialized_start=411
-  _globals['_SENDMESSAGEREQUEST']._serialized_end=625
-  _globals['_SENDMESSAGERESPONSE']._serialized_start=627
-  _globals['_SENDMESSAGERESPONSE']._serialized_end=693
-  _globals['_STREAMRUNREQUEST']._serialized_start=695
-  _globals['_STREAMRUNREQUEST']._serialized_end=765
-  _globals['_STREAMRUNRESPONSE']._serialized_start=767
-  _globals['_STREAMRUNRESPONSE']._serialized_end=831
-  _globals['_GETRUNREQUEST']._serialized_start=833
-  _globals['_GETRUNREQUEST']._serialized_end=871
-  _globals['_GETRUNRESPONSE']._serialized_start=873
-  _globals['_GETRUNRESPONSE']._serialized_end=925
-  _globals['_CANCELRUNREQUEST']._serialized_start=927
-  _globals['_CANCELRUNREQUEST']._serialized_end=968
-  _globals['_CANCELRUNRESPONSE']._serialized_start=970
-  _globals['_CANCELRUNRESPONSE']._serialized_end=1025
-  _globals['_CHATSERVICE']._serialized_start=1028
-  _globals['_CHATSERVICE']._serialized_end=1516
+  _globals['_SENDMESSAGEREQUEST']._serialized_end=669
+  _globals['_SENDMESSAGERESPONSE']._serialized_start=671
+  _globals['_SENDMESSAGERESPONSE']._serialized_end=737
+  _globals['_REGENERATEMESSAGEREQUEST']._serialized_start=740
+  _globals['_REGENERATEMESSAGEREQUEST']._serialized_end=880
+  _globals['_REGENERATEMESSAGERESPONSE']._serialized_start=882
+  _globals['_REGENERATEMESSAGERESPONSE']._serialized_end=954
+  _globals['_STREAMRUNREQUEST']._serialized_start=956
+  _globals['_STREAMRUNREQUEST']._serialized_end=1026
+  _globals['_STREAMRUNRESPONSE']._serialized_start=1028
+  _globals['_STREAMRUNRESPONSE']._serialized_end=1092
+  _globals['_GETRUNREQUEST']._serialized_start=1094
+  _globals['_GETRUNREQUEST']._serialized_end=1132
+  _globals['_GETRUNRESPONSE']._serialized_start=1134
+  _globals['_GETRUNRESPONSE']._serialized_end=1186
+  _globals['_CANCELRUNREQUEST']._serialized_start=1188
+  _globals['_CANCELRUNREQUEST']._serialized_end=1229
+  _globals['_CANCELRUNRESPONSE']._serialized_start=1231
+  _globals['_CANCELRUNRESPONSE']._serialized_end=1286
+  _globals['_CHATSERVICE']._serialized_start=1289
+  _globals['_CHATSERVICE']._serialized_end=1929
 # @@protoc_insertion_point(module_scope)

@@ -93,6 +93,7 @@ class SendMessageRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     PARENT_MESSAGE_ID_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    EDITED_MESSAGE_ID_FIELD_NUMBER: _builtins.int
     conversation_id: _builtins.str
     """The conversation to add to. Required."""
     content: _builtins.str
@@ -103,8 +104,13 @@ class SendMessageRequest(_message.Message):
     Default: empty, each call adds a message.
     """
     parent_message_id: _builtins.str
-    """The message to continue from, in the same conversation; one that is STREAMING is RUN_IN_PROGRESS. Default: the
-    conversation's current leaf.
+    """The message to continue from, in the same conversation; one that is STREAMING is RUN_IN_PROGRESS. If it has been
+    continued already, a new branch begins there. Default: the conversation's current leaf.
+    """
+    edited_message_id: _builtins.str
+    """A message of the user's in the same conversation that content says in other words: the new message has the same
+    parent, or none if that was the first, so that a new branch begins there. The old one stays as it is. Only where
+    parent_message_id is empty. Default: empty, no other message is edited.
     """
     @_builtins.property
     def options(self) -> Global___SendOptions:
@@ -118,10 +124,11 @@ class SendMessageRequest(_message.Message):
         request_id: _builtins.str = ...,
         parent_message_id: _builtins.str = ...,
         options: Global___SendOptions | None = ...,
+        edited_message_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "conversation_id", b"conversation_id", "options", b"options", "parent_message_id", b"parent_message_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "conversation_id", b"conversation_id", "edited_message_id", b"edited_message_id", "options", b"options", "parent_message_id", b"parent_message_id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -150,6 +157,67 @@ class SendMessageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SendMessageResponse: _TypeAlias = SendMessageResponse  # noqa: Y015
+
+@_typing.final
+class RegenerateMessageRequest(_message.Message):
+    """The request of ChatService.RegenerateMessage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    message_id: _builtins.str
+    """The answer to make anew: a message of role ASSISTANT; one of the user's is INVALID_FIELD, one that is STREAMING is
+    RUN_IN_PROGRESS. Required.
+    """
+    request_id: _builtins.str
+    """Makes the call safe to repeat: for 24 hours the same id from the same caller with the same request attaches to the
+    run made the first time; with another request it is REQUEST_ID_REUSED. At most 255 visible ASCII characters.
+    Default: empty, each call adds a message.
+    """
+    @_builtins.property
+    def options(self) -> Global___SendOptions:
+        """How the answer is made; the model is that of the options, not that of the old answer. Default: as if empty."""
+
+    def __init__(
+        self,
+        *,
+        message_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        options: Global___SendOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message_id", b"message_id", "options", b"options", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegenerateMessageRequest: _TypeAlias = RegenerateMessageRequest  # noqa: Y015
+
+@_typing.final
+class RegenerateMessageResponse(_message.Message):
+    """One message of the stream of ChatService.RegenerateMessage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def event(self) -> _run_pb2.RunEvent:
+        """What happened next in the run."""
+
+    def __init__(
+        self,
+        *,
+        event: _run_pb2.RunEvent | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegenerateMessageResponse: _TypeAlias = RegenerateMessageResponse  # noqa: Y015
 
 @_typing.final
 class StreamRunRequest(_message.Message):

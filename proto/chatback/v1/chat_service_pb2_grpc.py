@@ -46,6 +46,11 @@ class ChatServiceStub:
                 request_serializer=chatback_dot_v1_dot_chat__service__pb2.SendMessageRequest.SerializeToString,
                 response_deserializer=chatback_dot_v1_dot_chat__service__pb2.SendMessageResponse.FromString,
                 _registered_method=True)
+        self.RegenerateMessage = channel.unary_stream(
+                '/chatback.v1.ChatService/RegenerateMessage',
+                request_serializer=chatback_dot_v1_dot_chat__service__pb2.RegenerateMessageRequest.SerializeToString,
+                response_deserializer=chatback_dot_v1_dot_chat__service__pb2.RegenerateMessageResponse.FromString,
+                _registered_method=True)
         self.StreamRun = channel.unary_stream(
                 '/chatback.v1.ChatService/StreamRun',
                 request_serializer=chatback_dot_v1_dot_chat__service__pb2.StreamRunRequest.SerializeToString,
@@ -78,7 +83,21 @@ class ChatServiceServicer:
         if request_id is given: a repeated call attaches to the same run, finished or not.
         Leaving does not stop the run, unless options.cancel_on_disconnect says so.
         Reasons: CONVERSATION_NOT_FOUND, MESSAGE_NOT_FOUND, MODEL_NOT_FOUND, COLLECTION_NOT_FOUND, REQUEST_ID_REUSED,
-        RUN_IN_PROGRESS, PROMPT_TOO_LONG, STREAMS_TOO_MANY. What the model does wrong is an event, `failed`.
+        RUN_IN_PROGRESS, PROMPT_TOO_LONG, STREAMS_TOO_MANY, and RUN_NOT_FOUND where the run to be shown has been deleted.
+        What the model does wrong is an event, `failed`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RegenerateMessage(self, request, context):
+        """Makes another answer to the question that an answer is about, and streams its making, from the first event on. The
+        new message has the same parent as the old one, which stays as it is, and becomes the conversation's current leaf.
+        The model is shown the branch up to the question. Idempotent if request_id is given, as SendMessage is.
+        Leaving does not stop the run, unless options.cancel_on_disconnect says so.
+        Reasons: MESSAGE_NOT_FOUND, CONVERSATION_NOT_FOUND (deleted at this moment), MODEL_NOT_FOUND, COLLECTION_NOT_FOUND,
+        REQUEST_ID_REUSED, RUN_IN_PROGRESS, PROMPT_TOO_LONG, STREAMS_TOO_MANY, and RUN_NOT_FOUND where the run to be shown
+        has been deleted. What the model does wrong is an event, `failed`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -103,7 +122,8 @@ class ChatServiceServicer:
 
     def CancelRun(self, request, context):
         """Asks a run to stop, whichever replica makes it; it ends CANCELLED within about a second, with its text so far.
-        Does not wait for that: the run returned may still be RUNNING. Idempotent; an ended run is returned as it is.
+        The run returned may still be RUNNING where another replica makes it. Idempotent: an ended run is returned as it
+        is.
         Reasons: RUN_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -117,6 +137,11 @@ def add_ChatServiceServicer_to_server(servicer, server):
                     servicer.SendMessage,
                     request_deserializer=chatback_dot_v1_dot_chat__service__pb2.SendMessageRequest.FromString,
                     response_serializer=chatback_dot_v1_dot_chat__service__pb2.SendMessageResponse.SerializeToString,
+            ),
+            'RegenerateMessage': grpc.unary_stream_rpc_method_handler(
+                    servicer.RegenerateMessage,
+                    request_deserializer=chatback_dot_v1_dot_chat__service__pb2.RegenerateMessageRequest.FromString,
+                    response_serializer=chatback_dot_v1_dot_chat__service__pb2.RegenerateMessageResponse.SerializeToString,
             ),
             'StreamRun': grpc.unary_stream_rpc_method_handler(
                     servicer.StreamRun,
@@ -168,6 +193,33 @@ class ChatService:
             '/chatback.v1.ChatService/SendMessage',
             chatback_dot_v1_dot_chat__service__pb2.SendMessageRequest.SerializeToString,
             chatback_dot_v1_dot_chat__service__pb2.SendMessageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegenerateMessage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/chatback.v1.ChatService/RegenerateMessage',
+            chatback_dot_v1_dot_chat__service__pb2.RegenerateMessageRequest.SerializeToString,
+            chatback_dot_v1_dot_chat__service__pb2.RegenerateMessageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -28,7 +28,17 @@ class ChatServiceStub:
     if request_id is given: a repeated call attaches to the same run, finished or not.
     Leaving does not stop the run, unless options.cancel_on_disconnect says so.
     Reasons: CONVERSATION_NOT_FOUND, MESSAGE_NOT_FOUND, MODEL_NOT_FOUND, COLLECTION_NOT_FOUND, REQUEST_ID_REUSED,
-    RUN_IN_PROGRESS, PROMPT_TOO_LONG, STREAMS_TOO_MANY. What the model does wrong is an event, `failed`.
+    RUN_IN_PROGRESS, PROMPT_TOO_LONG, STREAMS_TOO_MANY, and RUN_NOT_FOUND where the run to be shown has been deleted.
+    What the model does wrong is an event, `failed`.
+    """
+    RegenerateMessage: _aio.UnaryStreamMultiCallable[_chat_service_pb2.RegenerateMessageRequest, _chat_service_pb2.RegenerateMessageResponse]
+    """Makes another answer to the question that an answer is about, and streams its making, from the first event on. The
+    new message has the same parent as the old one, which stays as it is, and becomes the conversation's current leaf.
+    The model is shown the branch up to the question. Idempotent if request_id is given, as SendMessage is.
+    Leaving does not stop the run, unless options.cancel_on_disconnect says so.
+    Reasons: MESSAGE_NOT_FOUND, CONVERSATION_NOT_FOUND (deleted at this moment), MODEL_NOT_FOUND, COLLECTION_NOT_FOUND,
+    REQUEST_ID_REUSED, RUN_IN_PROGRESS, PROMPT_TOO_LONG, STREAMS_TOO_MANY, and RUN_NOT_FOUND where the run to be shown
+    has been deleted. What the model does wrong is an event, `failed`.
     """
     StreamRun: _aio.UnaryStreamMultiCallable[_chat_service_pb2.StreamRunRequest, _chat_service_pb2.StreamRunResponse]
     """Streams a run's events after after_seq: those that are past, then live to the end. Any number may watch a run.
@@ -41,7 +51,8 @@ class ChatServiceStub:
     """
     CancelRun: _aio.UnaryUnaryMultiCallable[_chat_service_pb2.CancelRunRequest, _chat_service_pb2.CancelRunResponse]
     """Asks a run to stop, whichever replica makes it; it ends CANCELLED within about a second, with its text so far.
-    Does not wait for that: the run returned may still be RUNNING. Idempotent; an ended run is returned as it is.
+    The run returned may still be RUNNING where another replica makes it. Idempotent: an ended run is returned as it
+    is.
     Reasons: RUN_NOT_FOUND.
     """
 
@@ -65,7 +76,23 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         if request_id is given: a repeated call attaches to the same run, finished or not.
         Leaving does not stop the run, unless options.cancel_on_disconnect says so.
         Reasons: CONVERSATION_NOT_FOUND, MESSAGE_NOT_FOUND, MODEL_NOT_FOUND, COLLECTION_NOT_FOUND, REQUEST_ID_REUSED,
-        RUN_IN_PROGRESS, PROMPT_TOO_LONG, STREAMS_TOO_MANY. What the model does wrong is an event, `failed`.
+        RUN_IN_PROGRESS, PROMPT_TOO_LONG, STREAMS_TOO_MANY, and RUN_NOT_FOUND where the run to be shown has been deleted.
+        What the model does wrong is an event, `failed`.
+        """
+
+    @_abc_1.abstractmethod
+    def RegenerateMessage(
+        self,
+        request: _chat_service_pb2.RegenerateMessageRequest,
+        context: _aio.ServicerContext[_chat_service_pb2.RegenerateMessageRequest, _abc.AsyncIterator[_chat_service_pb2.RegenerateMessageResponse]],
+    ) -> _abc.AsyncIterator[_chat_service_pb2.RegenerateMessageResponse]:
+        """Makes another answer to the question that an answer is about, and streams its making, from the first event on. The
+        new message has the same parent as the old one, which stays as it is, and becomes the conversation's current leaf.
+        The model is shown the branch up to the question. Idempotent if request_id is given, as SendMessage is.
+        Leaving does not stop the run, unless options.cancel_on_disconnect says so.
+        Reasons: MESSAGE_NOT_FOUND, CONVERSATION_NOT_FOUND (deleted at this moment), MODEL_NOT_FOUND, COLLECTION_NOT_FOUND,
+        REQUEST_ID_REUSED, RUN_IN_PROGRESS, PROMPT_TOO_LONG, STREAMS_TOO_MANY, and RUN_NOT_FOUND where the run to be shown
+        has been deleted. What the model does wrong is an event, `failed`.
         """
 
     @_abc_1.abstractmethod
@@ -96,7 +123,8 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_chat_service_pb2.CancelRunRequest, _abc.Awaitable[_chat_service_pb2.CancelRunResponse]],
     ) -> _abc.Awaitable[_chat_service_pb2.CancelRunResponse]:
         """Asks a run to stop, whichever replica makes it; it ends CANCELLED within about a second, with its text so far.
-        Does not wait for that: the run returned may still be RUNNING. Idempotent; an ended run is returned as it is.
+        The run returned may still be RUNNING where another replica makes it. Idempotent: an ended run is returned as it
+        is.
         Reasons: RUN_NOT_FOUND.
         """
 

@@ -61,7 +61,7 @@ class _MessageStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Message
     MESSAGE_STATUS_STREAMING: _MessageStatus.ValueType  # 2
     """A run is making it. It cannot be the parent of another message yet."""
     MESSAGE_STATUS_INCOMPLETE: _MessageStatus.ValueType  # 3
-    """The text stops early: at the length limit, at the model's content filter, or because the model's stream broke."""
+    """The text stops early: at a length limit, at the model's content filter, or because the model's stream broke."""
     MESSAGE_STATUS_FAILED: _MessageStatus.ValueType  # 4
     """No answer came of it; the run says why."""
     MESSAGE_STATUS_CANCELLED: _MessageStatus.ValueType  # 5
@@ -77,7 +77,7 @@ MESSAGE_STATUS_COMPLETE: MessageStatus.ValueType  # 1
 MESSAGE_STATUS_STREAMING: MessageStatus.ValueType  # 2
 """A run is making it. It cannot be the parent of another message yet."""
 MESSAGE_STATUS_INCOMPLETE: MessageStatus.ValueType  # 3
-"""The text stops early: at the length limit, at the model's content filter, or because the model's stream broke."""
+"""The text stops early: at a length limit, at the model's content filter, or because the model's stream broke."""
 MESSAGE_STATUS_FAILED: MessageStatus.ValueType  # 4
 """No answer came of it; the run says why."""
 MESSAGE_STATUS_CANCELLED: MessageStatus.ValueType  # 5
@@ -189,12 +189,14 @@ class Message(_message.Message):
     """The conversation the message is in."""
     parent_message_id: _builtins.str
     """The message that this one follows. Empty for a conversation's first. Messages with the same parent are
-    alternatives to each other.
+    alternatives to each other: questions that were edited, answers that were regenerated.
     """
     role: Global___MessageRole.ValueType
     """Who says it."""
     content: _builtins.str
-    """The text. Empty while STREAMING, when the text is in the events of run_id; from then on it does not change."""
+    """The text; an answer has at most 1,000,000 characters. Empty while STREAMING, when the text is in the events of
+    run_id; from then on it does not change.
+    """
     status: Global___MessageStatus.ValueType
     """How whole the content is."""
     model: _builtins.str

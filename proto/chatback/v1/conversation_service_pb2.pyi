@@ -362,17 +362,23 @@ class ListMessagesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     LEAF_MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    ALL_BRANCHES_FIELD_NUMBER: _builtins.int
     conversation_id: _builtins.str
     """The conversation whose messages to list. Required."""
     page_size: _builtins.int
     """How many to return at most. 0 is 20; more than 100 is 100; negative is INVALID_FIELD."""
     page_token: _builtins.str
-    """The next_page_token of the page before, with the same conversation and leaf. Default: empty, the first page. A
-    token that is malformed or another caller's is INVALID_FIELD.
+    """The next_page_token of the page before, with the same conversation, leaf and all_branches. Default: empty, the
+    first page. A token that is malformed or another caller's is INVALID_FIELD.
     """
     leaf_message_id: _builtins.str
     """The last message of the branch to list. Default: the conversation's leaf at the time of the first page; later pages
     stay on its branch.
+    """
+    all_branches: _builtins.bool
+    """Whether to list the messages of all branches, parents before their children and alternatives in the order of their
+    making. For clients that let people choose between alternatives, the messages with the same parent_message_id.
+    Only where leaf_message_id is empty. Default: false, one branch.
     """
     def __init__(
         self,
@@ -381,10 +387,11 @@ class ListMessagesRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         leaf_message_id: _builtins.str = ...,
+        all_branches: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "leaf_message_id", b"leaf_message_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_branches", b"all_branches", "conversation_id", b"conversation_id", "leaf_message_id", b"leaf_message_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -402,7 +409,7 @@ class ListMessagesResponse(_message.Message):
     """The page_token of the next page. Empty at the end."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_conversation_pb2.Message]:
-        """The page, oldest first."""
+        """The page, oldest first; with all_branches, by depth."""
 
     def __init__(
         self,

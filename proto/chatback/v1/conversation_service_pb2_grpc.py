@@ -75,7 +75,8 @@ class ConversationServiceServicer:
 
     def CreateConversation(self, request, context):
         """Makes an empty conversation. Idempotent if request_id is given.
-        Reasons: REQUEST_ID_REUSED, COLLECTION_NOT_FOUND, ASSISTANT_NOT_FOUND.
+        Reasons: REQUEST_ID_REUSED, COLLECTION_NOT_FOUND, ASSISTANT_NOT_FOUND, and CONVERSATION_NOT_FOUND where the
+        conversation of an earlier equal call has been deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,7 +115,9 @@ class ConversationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListMessages(self, request, context):
-        """Lists one branch of a conversation, from its first message to its leaf, oldest first. Changes nothing.
+        """Lists one branch of a conversation, from its first message to its leaf, oldest first; or all branches. A page ends
+        early where its texts would pass 3,000,000 bytes, so that it stays below the 4 MiB that gRPC clients receive by
+        default; it has at least one message. Changes nothing.
         Reasons: CONVERSATION_NOT_FOUND, MESSAGE_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

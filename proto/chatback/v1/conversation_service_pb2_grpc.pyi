@@ -20,7 +20,8 @@ class ConversationServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateConversation: _aio.UnaryUnaryMultiCallable[_conversation_service_pb2.CreateConversationRequest, _conversation_service_pb2.CreateConversationResponse]
     """Makes an empty conversation. Idempotent if request_id is given.
-    Reasons: REQUEST_ID_REUSED, COLLECTION_NOT_FOUND, ASSISTANT_NOT_FOUND.
+    Reasons: REQUEST_ID_REUSED, COLLECTION_NOT_FOUND, ASSISTANT_NOT_FOUND, and CONVERSATION_NOT_FOUND where the
+    conversation of an earlier equal call has been deleted.
     """
     GetConversation: _aio.UnaryUnaryMultiCallable[_conversation_service_pb2.GetConversationRequest, _conversation_service_pb2.GetConversationResponse]
     """Returns a conversation, without its messages. Changes nothing.
@@ -38,7 +39,9 @@ class ConversationServiceStub:
     ListConversations: _aio.UnaryUnaryMultiCallable[_conversation_service_pb2.ListConversationsRequest, _conversation_service_pb2.ListConversationsResponse]
     """Lists the caller's conversations, the one with the newest activity first. Changes nothing."""
     ListMessages: _aio.UnaryUnaryMultiCallable[_conversation_service_pb2.ListMessagesRequest, _conversation_service_pb2.ListMessagesResponse]
-    """Lists one branch of a conversation, from its first message to its leaf, oldest first. Changes nothing.
+    """Lists one branch of a conversation, from its first message to its leaf, oldest first; or all branches. A page ends
+    early where its texts would pass 3,000,000 bytes, so that it stays below the 4 MiB that gRPC clients receive by
+    default; it has at least one message. Changes nothing.
     Reasons: CONVERSATION_NOT_FOUND, MESSAGE_NOT_FOUND.
     """
 
@@ -54,7 +57,8 @@ class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_conversation_service_pb2.CreateConversationRequest, _abc.Awaitable[_conversation_service_pb2.CreateConversationResponse]],
     ) -> _abc.Awaitable[_conversation_service_pb2.CreateConversationResponse]:
         """Makes an empty conversation. Idempotent if request_id is given.
-        Reasons: REQUEST_ID_REUSED, COLLECTION_NOT_FOUND, ASSISTANT_NOT_FOUND.
+        Reasons: REQUEST_ID_REUSED, COLLECTION_NOT_FOUND, ASSISTANT_NOT_FOUND, and CONVERSATION_NOT_FOUND where the
+        conversation of an earlier equal call has been deleted.
         """
 
     @_abc_1.abstractmethod
@@ -102,7 +106,9 @@ class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _conversation_service_pb2.ListMessagesRequest,
         context: _aio.ServicerContext[_conversation_service_pb2.ListMessagesRequest, _abc.Awaitable[_conversation_service_pb2.ListMessagesResponse]],
     ) -> _abc.Awaitable[_conversation_service_pb2.ListMessagesResponse]:
-        """Lists one branch of a conversation, from its first message to its leaf, oldest first. Changes nothing.
+        """Lists one branch of a conversation, from its first message to its leaf, oldest first; or all branches. A page ends
+        early where its texts would pass 3,000,000 bytes, so that it stays below the 4 MiB that gRPC clients receive by
+        default; it has at least one message. Changes nothing.
         Reasons: CONVERSATION_NOT_FOUND, MESSAGE_NOT_FOUND.
         """
 

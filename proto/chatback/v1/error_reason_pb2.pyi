@@ -51,7 +51,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_CONVERSATION_NOT_FOUND: _ErrorReason.ValueType  # 10
     """The caller has no such conversation. NOT_FOUND. No metadata."""
     ERROR_REASON_MESSAGE_NOT_FOUND: _ErrorReason.ValueType  # 11
-    """The conversation has no such message. NOT_FOUND. No metadata."""
+    """The conversation, or the caller, has no such message. NOT_FOUND. No metadata."""
     ERROR_REASON_RUN_NOT_FOUND: _ErrorReason.ValueType  # 12
     """The caller has no such run. NOT_FOUND. No metadata."""
     ERROR_REASON_MODEL_NOT_FOUND: _ErrorReason.ValueType  # 13
@@ -63,12 +63,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 16
     """The caller used the request_id within 24 hours for another request. ALREADY_EXISTS. No metadata."""
     ERROR_REASON_RUN_IN_PROGRESS: _ErrorReason.ValueType  # 17
-    """The parent message is still being made: wait for its run or cancel it. FAILED_PRECONDITION. Metadata: run_id."""
+    """The message to continue from, or to make anew, is still being made: wait for its run or cancel it.
+    FAILED_PRECONDITION. Metadata: run_id.
+    """
     ERROR_REASON_CURSOR_AHEAD: _ErrorReason.ValueType  # 18
     """after_seq is above the run's newest event. OUT_OF_RANGE. Metadata: last_seq."""
     ERROR_REASON_PROMPT_TOO_LONG: _ErrorReason.ValueType  # 19
-    """The message and what must go with it do not fit the model's context window. INVALID_ARGUMENT. Metadata: limit, in
-    tokens.
+    """The user's message and what must go with it do not fit the model's context window; a google.rpc.BadRequest names
+    the field to change, content or options.model. INVALID_ARGUMENT. Metadata: limit, in tokens.
     """
     ERROR_REASON_CALLS_TOO_FREQUENT: _ErrorReason.ValueType  # 20
     """The caller makes unary calls more often than it may; a google.rpc.RetryInfo says when to try again. Streams are
@@ -183,7 +185,7 @@ ERROR_REASON_USER_NOT_FOUND: ErrorReason.ValueType  # 9
 ERROR_REASON_CONVERSATION_NOT_FOUND: ErrorReason.ValueType  # 10
 """The caller has no such conversation. NOT_FOUND. No metadata."""
 ERROR_REASON_MESSAGE_NOT_FOUND: ErrorReason.ValueType  # 11
-"""The conversation has no such message. NOT_FOUND. No metadata."""
+"""The conversation, or the caller, has no such message. NOT_FOUND. No metadata."""
 ERROR_REASON_RUN_NOT_FOUND: ErrorReason.ValueType  # 12
 """The caller has no such run. NOT_FOUND. No metadata."""
 ERROR_REASON_MODEL_NOT_FOUND: ErrorReason.ValueType  # 13
@@ -195,12 +197,14 @@ ERROR_REASON_ASSISTANT_NOT_FOUND: ErrorReason.ValueType  # 15
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 16
 """The caller used the request_id within 24 hours for another request. ALREADY_EXISTS. No metadata."""
 ERROR_REASON_RUN_IN_PROGRESS: ErrorReason.ValueType  # 17
-"""The parent message is still being made: wait for its run or cancel it. FAILED_PRECONDITION. Metadata: run_id."""
+"""The message to continue from, or to make anew, is still being made: wait for its run or cancel it.
+FAILED_PRECONDITION. Metadata: run_id.
+"""
 ERROR_REASON_CURSOR_AHEAD: ErrorReason.ValueType  # 18
 """after_seq is above the run's newest event. OUT_OF_RANGE. Metadata: last_seq."""
 ERROR_REASON_PROMPT_TOO_LONG: ErrorReason.ValueType  # 19
-"""The message and what must go with it do not fit the model's context window. INVALID_ARGUMENT. Metadata: limit, in
-tokens.
+"""The user's message and what must go with it do not fit the model's context window; a google.rpc.BadRequest names
+the field to change, content or options.model. INVALID_ARGUMENT. Metadata: limit, in tokens.
 """
 ERROR_REASON_CALLS_TOO_FREQUENT: ErrorReason.ValueType  # 20
 """The caller makes unary calls more often than it may; a google.rpc.RetryInfo says when to try again. Streams are

@@ -64,7 +64,9 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     FINISH_REASON_STOP: _FinishReason.ValueType  # 1
     """The answer is whole."""
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 2
-    """max_output_tokens or the model's context window was reached; the message is INCOMPLETE."""
+    """max_output_tokens, the model's context window or this service's limit of 1,000,000 characters was reached; the
+    message is INCOMPLETE.
+    """
     FINISH_REASON_CONTENT_FILTER: _FinishReason.ValueType  # 3
     """The provider's content filter cut the answer off; the message is INCOMPLETE."""
 
@@ -76,7 +78,9 @@ FINISH_REASON_UNSPECIFIED: FinishReason.ValueType  # 0
 FINISH_REASON_STOP: FinishReason.ValueType  # 1
 """The answer is whole."""
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
-"""max_output_tokens or the model's context window was reached; the message is INCOMPLETE."""
+"""max_output_tokens, the model's context window or this service's limit of 1,000,000 characters was reached; the
+message is INCOMPLETE.
+"""
 FINISH_REASON_CONTENT_FILTER: FinishReason.ValueType  # 3
 """The provider's content filter cut the answer off; the message is INCOMPLETE."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
@@ -229,7 +233,7 @@ class RunEvent(_message.Message):
 
     @_builtins.property
     def completed(self) -> Global___RunCompleted:
-        """The model finished. The run's last event."""
+        """The model finished. The run's last event. It stays below the 4 MiB that gRPC clients receive by default."""
 
     @_builtins.property
     def failed(self) -> Global___RunFailure:

@@ -1,0 +1,91 @@
+"""How many events become few bytes: columns of small differences, each deflated with a code of its own.
+
+The text of one attempt may be left out, being kept elsewhere; the lengths say how to cut it again. The format's number
+comes first; what was written once is read for ever.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from io import BytesIO, StringIO
+from itertools import accumulate
+from typing import NamedTuple
+
+from adapters.postgres.event_codec import TEXT_DELTA
+
+_FORMAT = 1
+_HEADER = struct.Struct("<BHiIq")  # format, microseconds in a unit of time, attempt without text, events, first time
+_LEAST = struct.Struct("<qB")  # what was taken off every value of a column, bytes in each that is left
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class StoredEvent(NamedTuple):
+    """An event as its row has it."""
+
+    seq: int
+    attempt: int
+    create_time: datetime
+    kind: int
+    payload: str
+
+    def is_text_of(self, attempt: int) -> bool:
+        """Says whether this is a piece of that attempt's answer."""
+        return self.kind == TEXT_DELTA and self.attempt == attempt
+
+
+def pack(events: Sequence[StoredEvent], attempt_without_text: int) -> bytes:
+    """Returns the events as bytes, without the text of one attempt; with an attempt that is none, with all text."""
+    times = [(event.create_time - _EPOCH) // _MICROSECOND for event in events]
+    unit = 1 if any(time % 1000 for time in times) else 1000
+    parts = [
+        _HEADER.pack(_FORMAT, unit, attempt_without_text, len(events), times[0]),
+        _column(_differences([event.seq for event in events])),
+        _column(_differences([event.attempt for event in events])),
+        _column(_differences([(time - times[0]) // unit for time in times])),
+        _column([event.kind for event in events]),
+        _column([len(event.payload) for event in events]),
+        "".join(event.payload for event in events if not event.is_text_of(attempt_without_text)).encode(),
+    ]
+    deflate = zlib.compressobj(9)
+    # The flush ends a block, and each block has the code that suits it: a sixth less than all with one code.
+    return b"".join(deflate.compress(part) + deflate.flush(zlib.Z_PARTIAL_FLUSH) for part in parts) + deflate.flush()
+
+
+def unpack(packed: bytes, text: str) -> Sequence[StoredEvent]:
+    """Returns the events that `pack` was given; `text` is what it left out."""
+    stream = BytesIO(zlib.decompress(packed))
+    _format, unit, attempt_without_text, count, start = _HEADER.unpack(stream.read(_HEADER.size))
+    seqs, attempts, times, kinds, lengths = (_values(stream, count) for _ in range(5))
+    elsewhere, here = StringIO(text, newline=""), StringIO(stream.read().decode(), newline="")
+    events = []
+    for seq, attempt, time, kind, length in zip(
+        accumulate(seqs), accumulate(attempts), accumulate(times), kinds, lengths, strict=True
+    ):
+        create_time = _EPOCH + timedelta(microseconds=start + time * unit)
+        event = StoredEvent(seq, attempt, create_time, kind, "")
+        source = elsewhere if event.is_text_of(attempt_without_text) else here
+        events.append(event._replace(payload=source.read(length)))
+    return events
+
+
+def _differences(values: Sequence[int]) -> Sequence[int]:
+    return [value - before for value, before in zip(values, [0, *values], strict=False)]
+
+
+def _column(values: Sequence[int]) -> bytes:
+    """Returns the values with all their lowest bytes first, then the next ones: like beside like deflates best."""
+    least = min(values)
+    above = [value - least for value in values]
+    width = (max(above).bit_length() + 7) // 8
+    raw = struct.pack(f"<{len(above)}Q", *above)
+    return _LEAST.pack(least, width) + b"".join(raw[place::8] for place in range(width))
+
+
+def _values(stream: BytesIO, count: int) -> Iterable[int]:
+    least, width = _LEAST.unpack(stream.read(_LEAST.size))
+    raw = bytearray(8 * count)
+    for place in range(width):
+        raw[place::8] = stream.read(count)
+    return [least + value for value in struct.unpack(f"<{count}Q", raw)]

@@ -101,7 +101,7 @@ class RunEngine:
     def start(self, run: Run, question: Message | None, answer: Message) -> None:
         """Generates the answer to a run that is in the log with its first event, or with that of its new attempt.
 
-        Does nothing if this replica was fenced since the run got its owner, or leaves: then it is an orphan like others.
+        Does nothing if this replica leaves or was fenced since the run got its owner: then it is an orphan like others.
         """
         if self._leaving or run.owner != self.replica_id or self.makes(run.run_id):
             return
@@ -201,7 +201,7 @@ class RunEngine:
 
     async def hand_over(self) -> None:
         """Leaves the runs that have not ended to other replicas, and ends all watchers."""
-        self._leaving = True
+        self._draining = self._leaving = True
         try:
             for generation in self._generations.values():
                 generation.abandon()

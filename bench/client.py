@@ -87,8 +87,15 @@ class Transcript:
 
     def check(self, text: str) -> None:
         """Raises WrongAnswerError unless both the pieces and the message at the end are this text."""
-        if not "".join(self._pieces) == self._final == text:
+        if self.whole() != text:
             raise WrongAnswerError(f"the answer is not what the model said after {self._seq} events")
+
+    def whole(self) -> str:
+        """Returns the answer. Raises WrongAnswerError unless the pieces are the message at the end."""
+        text = "".join(self._pieces)
+        if self._final != text:
+            raise WrongAnswerError(f"the pieces are not the message at the end after {self._seq} events")
+        return text
 
 
 def said_in(event: RunEvent) -> tuple[int, str, str]:

@@ -8,6 +8,7 @@ from statistics import median
 
 US = "ChatBack, gRPC"
 REST = "ChatBack, REST"
+OTHER = "ChatBack, other replica"
 BARE = "bare grpc.aio"
 
 
@@ -35,6 +36,25 @@ class Figure(StrEnum):
     LOAD_CORE_CALLS = "load's core busy, GetConversation, %"
     RSS_IDLE = "process idle, MB"
     RSS_STREAM = "per open stream of 1,000, kB"
+    AGE_P50 = "token written to received p50, 200 streams, ms"
+    AGE_P99 = "token written to received p99, 200 streams, ms"
+    WIDE_AGE_P50 = "token written to received p50, 1,000 streams, ms"
+    WIDE_AGE_P99 = "token written to received p99, 1,000 streams, ms"
+    WIDE_CPU = "CPU per token, 1,000 streams, µs"
+    WIDE_CONNECTIONS = "database connections, 1,000 streams"
+    WATCH_AGE_P50 = "token written to received p50, watched on both replicas, ms"
+    WATCH_AGE_P99 = "token written to received p99, watched on both replicas, ms"
+    WATCH_CPU = "CPU per token of both replicas, by where it is watched, µs"
+    COMMITS = "one-row commits/s of the bare driver"
+    LOG_32 = "events/s into the log, 32 a statement"
+    LOG_200 = "events/s into the log, 200 a statement"
+    LOG_STORED = "stored per event beyond its text, bytes"
+    LOG_WAL = "WAL per event beyond its text, bytes"
+    LOG_PACKED = "stored per answer, packed, in units of its text"
+    PACK_MS = "packing an answer of 1,000 tokens, ms"
+    BUS_MESSAGES = "news of 32 events through Valkey, messages/s"
+    BUS_BYTES = "news of 32 events, bytes"
+    BUS_CPU = "CPU of Valkey per message, µs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +76,7 @@ class Board:
     def has(self, figure: Figure) -> bool:
         """Says whether anybody's value is known."""
         return any(known is figure for _, known in self.values)
+
+    def knows(self, subject: str) -> bool:
+        """Says whether any value of this subject is known."""
+        return any(known == subject for known, _ in self.values)

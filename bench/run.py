@@ -12,12 +12,25 @@ from collections.abc import Sequence
 from bench.figures import Board
 from bench.peers import PROGRAM, measure_peers
 from bench.processes import BenchError, check_machine
+from bench.runs import latency, remote, wide
 from bench.sections import PACED_DELAY, QUICK, TOKENS, Plan, memory, pace, rest, throughput, unary
 from bench.service import Site, site
+from bench.stores import bus, log
 from bench.table import print_tables
 from entrypoints.embedded import EmbeddedError
 
-SECTIONS = {"throughput": throughput, "pace": pace, "unary": unary, "rest": rest, "memory": memory}
+SECTIONS = {
+    "throughput": throughput,
+    "pace": pace,
+    "latency": latency,
+    "wide": wide,
+    "remote": remote,
+    "unary": unary,
+    "rest": rest,
+    "log": log,
+    "bus": bus,
+    "memory": memory,
+}
 ONCE = ("memory",)
 SAME_FOR_PEERS = {"rest": "throughput"}
 """Sections that ask of the peers, which speak REST alone, what another one has asked already if it runs too."""

@@ -83,16 +83,16 @@ def service(place: Site, model_port: int) -> Iterator[Server]:
         "CHATBACK_CALLS_BURST": LIMITLESS,
         "CHATBACK_LOG_FORMAT": "json",
     }
-    log = place.folder / "service.log"
+    log = place.folder / f"service-{port}.log"
     with running("entrypoints.cli", "api", port=port, core=SERVER_CORE, log=log, settings=settings) as pid:
         yield Server(f"127.0.0.1:{port}", pid, f"127.0.0.1:{rest_port}")
 
 
 @contextmanager
-def model(place: Site, tokens: int, delay: float = 0, at_once: int = 0) -> Iterator[int]:
+def model(place: Site, tokens: int, delay: float = 0, at_once: int = 0, *, stamped: bool = False) -> Iterator[int]:
     """Runs the model's endpoint on the load's core and yields its port."""
     port = free_port()
-    words = [str(word) for word in (port, tokens, delay, at_once)]
+    words = [str(word) for word in (port, tokens, delay, at_once)] + ["--stamped"] * stamped
     with running("bench.upstream", *words, port=port, core=LOAD_CORE, log=place.folder / "upstream.log"):
         yield port
 

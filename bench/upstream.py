@@ -1,14 +1,16 @@
 """A model's endpoint for measuring: answers every POST with TOKENS chunks of an OpenAI-compatible stream.
 
-    python -m bench.upstream PORT TOKENS [DELAY] [AT_ONCE]
+    python -m bench.upstream PORT TOKENS [DELAY] [AT_ONCE] [--stamped]
 
 Without a DELAY (seconds) the whole answer is written at once, the fastest a model could be; with one, a chunk each
 DELAY, except for the first AT_ONCE answers, which warm up whoever asks. The texts are ' tok0', ' tok1' and so on, so
-that a receiver can tell loss from duplication.
+that a receiver can tell loss from duplication. A stamped text is the moment at which it is written instead, in
+nanoseconds of the machine's monotonic clock, so that a receiver can tell how old it is.
 """
 
+import argparse
 import asyncio
-import sys
+import time
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,6 +19,8 @@ import uvloop
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"
+AFTER_TEXT = 3
+"""Parts of an answer that follow its text: why it ends, what it cost, and that it is whole."""
 
 
 @dataclass(slots=True)
@@ -26,11 +30,18 @@ class Model:
     parts: list[bytes]
     delay: float
     at_once: int
+    stamped: bool
 
     def takes_its_time(self) -> bool:
         """Says whether the next answer is written part by part, and counts it."""
         self.at_once -= 1
         return bool(self.delay) and self.at_once < 0
+
+    def part(self, position: int) -> bytes:
+        """Returns the part to write now."""
+        if self.stamped and 0 < position < len(self.parts) - AFTER_TEXT:
+            return delta({"content": f" {time.monotonic_ns()}"})
+        return self.parts[position]
 
 
 class Answering(asyncio.Protocol):
@@ -64,14 +75,15 @@ class Answering(asyncio.Protocol):
             self._transport.write(HEAD)
             self._say(0, asyncio.get_running_loop().time())
         else:
-            self._transport.write(HEAD + b"".join(self._model.parts) + END)
+            parts = map(self._model.part, range(len(self._model.parts)))
+            self._transport.write(HEAD + b"".join(parts) + END)
 
     def _say(self, position: int, began: float) -> None:
         """Writes one part and plans the next by the clock, so that lateness does not add up."""
         if position == len(self._model.parts):
             self._transport.write(END)
             return
-        self._transport.write(self._model.parts[position])
+        self._transport.write(self._model.part(position))
         moment = began + (position + 1) * self._model.delay
         self._timer = asyncio.get_running_loop().call_at(moment, self._say, position + 1, began)
 
@@ -117,6 +129,17 @@ async def serve(port: int, model: Model) -> None:
     await server.serve_forever()
 
 
+def arguments() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.upstream")
+    parser.add_argument("port", type=int)
+    parser.add_argument("tokens", type=int)
+    parser.add_argument("delay", type=float, nargs="?", default=0.0)
+    parser.add_argument("at_once", type=int, nargs="?", default=0)
+    parser.add_argument("--stamped", action="store_true")
+    return parser.parse_args()
+
+
 if __name__ == "__main__":
-    port, tokens, delay, at_once = (*sys.argv[1:], "0", "0")[:4]
-    uvloop.run(serve(int(port), Model(answer(int(tokens)), float(delay), int(at_once))))
+    parsed = arguments()
+    uvloop.run(serve(parsed.port, Model(answer(parsed.tokens), parsed.delay, parsed.at_once, parsed.stamped)))

@@ -15,7 +15,7 @@ from tests.servers import Servers, empty_database, running_servers
 def pytest_configure() -> None:
     """Forgets the developer's settings and keys, and makes every look-up of a foreign host an error."""
     for name in list(os.environ):
-        if name.startswith(("CHATBACK_", "OPENAI_")) and not name.startswith("CHATBACK_TEST_"):
+        if name.startswith(("CHATBACK_", "OPENAI_")) and not name.startswith(("CHATBACK_TEST_", "CHATBACK_FAULT_")):
             del os.environ[name]
     sys.addaudithook(_refuse_foreign_hosts)
 

@@ -26,8 +26,8 @@ from tests.fakes.unit_of_work import FakeUnitOfWorkFactory
 from tests.servers import empty_database
 
 TABLES = (
-    "run_events, packed_events, requests, runs, messages, conversations, revocations, sessions, users, workspaces, replicas,"
-    " deployment_keys"
+    "run_events, packed_events, requests, runs, messages, conversations, revocations, sessions, users, workspaces,"
+    " replicas, deployment_keys"
 )
 
 
@@ -73,7 +73,7 @@ def postgres_store(pool: Pool) -> Store:
     async def pass_time(amount: timedelta) -> None:
         async with pool.connection() as connection:
             await connection.run(
-                "UPDATE replicas SET lease_until = lease_until - $1::interval, create_time = create_time - $1::interval",
+                "UPDATE replicas SET create_time = create_time - $1::interval, lease_until = lease_until - $1",
                 amount,
             )
             await connection.run("UPDATE runs SET owned_since = owned_since - $1::interval", amount)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from adapters.postgres.event_codec import TEXT_DELTA
 
 _FORMAT = 1
-_HEADER = struct.Struct("<BHiIq")  # format, microseconds in a unit of time, attempt without text, events, first time
+_HEADER = struct.Struct("<BiI")  # format, attempt without text, events
 _LEAST = struct.Struct("<qB")  # what was taken off every value of a column, bytes in each that is left
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -38,12 +38,12 @@ class StoredEvent(NamedTuple):
 def pack(events: Sequence[StoredEvent], attempt_without_text: int) -> bytes:
     """Returns the events as bytes, without the text of one attempt; with an attempt that is none, with all text."""
     times = [(event.create_time - _EPOCH) // _MICROSECOND for event in events]
-    unit = 1 if any(time % 1000 for time in times) else 1000
     parts = [
-        _HEADER.pack(_FORMAT, unit, attempt_without_text, len(events), times[0]),
+        _HEADER.pack(_FORMAT, attempt_without_text, len(events)),
         _column(_differences([event.seq for event in events])),
         _column(_differences([event.attempt for event in events])),
-        _column(_differences([(time - times[0]) // unit for time in times])),
+        _column(_differences([time // 1000 for time in times])),
+        _column([time % 1000 for time in times]),
         _column([event.kind for event in events]),
         _column([len(event.payload) for event in events]),
         "".join(event.payload for event in events if not event.is_text_of(attempt_without_text)).encode(),
@@ -56,18 +56,29 @@ def pack(events: Sequence[StoredEvent], attempt_without_text: int) -> bytes:
 def unpack(packed: bytes, text: str) -> Sequence[StoredEvent]:
     """Returns the events that `pack` was given; `text` is what it left out."""
     stream = BytesIO(zlib.decompress(packed))
-    _format, unit, attempt_without_text, count, start = _HEADER.unpack(stream.read(_HEADER.size))
-    seqs, attempts, times, kinds, lengths = (_values(stream, count) for _ in range(5))
-    elsewhere, here = StringIO(text, newline=""), StringIO(stream.read().decode(), newline="")
-    events = []
-    for seq, attempt, time, kind, length in zip(
-        accumulate(seqs), accumulate(attempts), accumulate(times), kinds, lengths, strict=True
-    ):
-        create_time = _EPOCH + timedelta(microseconds=start + time * unit)
-        event = StoredEvent(seq, attempt, create_time, kind, "")
-        source = elsewhere if event.is_text_of(attempt_without_text) else here
-        events.append(event._replace(payload=source.read(length)))
-    return events
+    version, attempt_without_text, count = _HEADER.unpack(stream.read(_HEADER.size))
+    if version != _FORMAT:
+        raise ValueError(f"packed by a newer version: format {version}")
+    seqs, attempts, milliseconds, microseconds, kinds, lengths = (_values(stream, count) for _ in range(6))
+    elsewhere, here = StringIO(text), StringIO(stream.read().decode())
+    return [
+        StoredEvent(
+            seq,
+            attempt,
+            _EPOCH + timedelta(0, 0, more, time),
+            kind,
+            (elsewhere if kind == TEXT_DELTA and attempt == attempt_without_text else here).read(length),
+        )
+        for seq, attempt, time, more, kind, length in zip(
+            accumulate(seqs),
+            accumulate(attempts),
+            accumulate(milliseconds),
+            microseconds,
+            kinds,
+            lengths,
+            strict=True,
+        )
+    ]
 
 
 def _differences(values: Sequence[int]) -> Sequence[int]:

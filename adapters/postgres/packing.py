@@ -1,6 +1,6 @@
 """Logs of ended runs, moved out of `run_events` into far fewer bytes.
 
-A row holds up to a thousand events, so that a page of a long log costs no more than one of a short log.
+A row holds up to 2,000 events, so that a page of a long log costs no more than one of a short log.
 """
 
 from collections.abc import Sequence
@@ -12,16 +12,19 @@ from asyncpg import Record
 
 from adapters.postgres.connection import Connection
 from adapters.postgres.packed_codec import StoredEvent, pack, unpack
+from adapters.postgres.pool import Pool
 
-_EVENTS = 1000
+_EVENTS = 2000
 
-# The lock on the conversation keeps erasure and packing of one run apart.
-_NEXT = """
-    SELECT r.workspace_id, r.run_id, r.attempt, r.last_seq, m.content FROM runs r
+_CANDIDATES = """
+    SELECT workspace_id, run_id FROM runs WHERE end_time < $1 AND NOT packed ORDER BY end_time LIMIT $2"""
+# The lock on the conversation keeps the packing of a run and its erasure apart.
+_LOCK = """
+    SELECT r.attempt, r.last_seq, m.content FROM runs r
     JOIN conversations c USING (workspace_id, conversation_id)
     JOIN messages m ON m.workspace_id = r.workspace_id AND m.message_id = r.message_id
-    WHERE r.end_time < $1 AND NOT r.packed AND c.delete_time IS NULL
-    ORDER BY r.end_time LIMIT 1 FOR NO KEY UPDATE OF r SKIP LOCKED FOR KEY SHARE OF c SKIP LOCKED"""
+    WHERE r.workspace_id = $1 AND r.run_id = $2 AND NOT r.packed
+    FOR NO KEY UPDATE OF r SKIP LOCKED FOR KEY SHARE OF c SKIP LOCKED"""
 _TAKE = """
     DELETE FROM run_events WHERE workspace_id = $1 AND run_id = $2 AND seq BETWEEN $3 AND $4
     RETURNING seq, attempt, create_time, kind, payload"""
@@ -36,21 +39,15 @@ _READ = """
     WHERE p.workspace_id = $1 AND p.run_id = $2 AND p.seq > $3 ORDER BY p.seq LIMIT 1"""
 
 
-async def pack_next(connection: Connection, ended_before: datetime) -> bool:
-    """Packs the run that ended first of those not yet packed; False where none ended before the moment."""
-    run = await connection.row(_NEXT, ended_before)
-    if run is None:
-        return False
-    key, text_offset = (run["workspace_id"], run["run_id"]), 0
-    for first in range(1, run["last_seq"] + 1, _EVENTS):
-        rows = await connection.rows(_TAKE, *key, first, first + _EVENTS - 1)
-        events = sorted((StoredEvent(*row) for row in rows), key=attrgetter("seq"))
-        if events:
-            text_length, packed = _packed(events, run, text_offset)
-            await connection.run(_PUT, *key, events[-1].seq, text_offset, text_length, packed)
-            text_offset += text_length
-    await connection.run(_MARK, *key)
-    return True
+async def pack_ended(pool: Pool, ended_before: datetime, limit: int) -> int:
+    """Packs up to `limit` runs that ended before the moment, each in a transaction of its own; returns how many."""
+    async with pool.connection() as connection:
+        candidates = await connection.rows(_CANDIDATES, ended_before, limit)
+    packed = 0
+    for workspace_id, run_id in candidates:
+        async with pool.transaction() as connection:
+            packed += await _pack(connection, workspace_id, run_id)
+    return packed
 
 
 async def read_packed(
@@ -61,6 +58,22 @@ async def read_packed(
     if row is None:
         return [], False
     return [event for event in unpack(row["packed"], row["text"]) if event.seq > after_seq], row["has_more"]
+
+
+async def _pack(connection: Connection, *key: UUID) -> bool:
+    """Moves the events of the run with this key; False if somebody else is at it, or was."""
+    run, text_offset = await connection.row(_LOCK, *key), 0
+    if run is None:
+        return False
+    for first in range(1, run["last_seq"] + 1, _EVENTS):
+        rows = await connection.rows(_TAKE, *key, first, first + _EVENTS - 1)
+        events = sorted((StoredEvent(*row) for row in rows), key=attrgetter("seq"))
+        if events:
+            text_length, packed = _packed(events, run, text_offset)
+            await connection.run(_PUT, *key, events[-1].seq, text_offset, text_length, packed)
+            text_offset += text_length
+    await connection.run(_MARK, *key)
+    return True
 
 
 def _packed(events: Sequence[StoredEvent], run: Record, text_offset: int) -> tuple[int, bytes]:

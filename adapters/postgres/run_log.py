@@ -8,7 +8,7 @@ from uuid import UUID
 from adapters.postgres import event_codec
 from adapters.postgres.messages import MESSAGE_COLUMNS, message_of
 from adapters.postgres.packed_codec import StoredEvent
-from adapters.postgres.packing import pack_next, read_packed
+from adapters.postgres.packing import pack_ended, read_packed
 from adapters.postgres.pool import Pool
 from adapters.postgres.runs import LAST_SEQ
 from application.ports.run_log import LogPage, RunLog, Standing, Survey
@@ -117,11 +117,7 @@ class PostgresRunLog(RunLog):
         )
 
     async def pack(self, ended_before: datetime, limit: int) -> int:
-        for packed in range(limit):
-            async with self._pool.transaction() as connection:
-                if not await pack_next(connection, ended_before):
-                    return packed
-        return limit
+        return await pack_ended(self._pool, ended_before, limit)
 
 
 def _bounded(events: Sequence[StoredEvent]) -> Sequence[StoredEvent]:

@@ -67,9 +67,9 @@ class RunLog(Protocol):
         ...
 
     async def pack(self, ended_before: datetime, limit: int) -> int:
-        """Packs the text events of up to `limit` runs that ended before the moment; returns how many runs.
+        """Packs the logs of up to `limit` runs that ended before the moment; returns how many runs.
 
-        The pieces of an attempt become one row that says how to cut them again out of the message's text, or, for a
-        void attempt, out of text of its own.
+        Their events become few bytes that say how to cut the answer's pieces again out of the message's text; the text
+        of void attempts is kept with them. Runs that another replica is packing are skipped.
         """
         ...

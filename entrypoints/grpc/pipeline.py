@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import unquote
 
 import grpc
@@ -28,10 +28,11 @@ from application.authentication import Authenticator
 from application.ports.clock import Clock
 from application.ports.rate_limiter import RateLimiter
 from application.ports.telemetry import UNWATCHED, MethodMeter, Telemetry
-from domain.errors import ChatBackError, InvalidField, PermissionMissing, TokenInvalid
+from domain.errors import ChatBackError, InvalidField, PermissionMissing, TokenInvalid, WatcherTooSlow
 from domain.identity import Caller
 from entrypoints.grpc import errors
-from entrypoints.grpc.open_streams import OpenStreams
+from entrypoints.grpc.cursors import cursor_after, cursor_alone, cursor_before
+from entrypoints.grpc.open_streams import LARGE_BYTES, OpenStream, OpenStreams
 
 PUBLIC_METHODS = frozenset(
     {
@@ -61,6 +62,10 @@ log = structlog.get_logger()
 def current_caller() -> Caller:
     """Returns who calls; servicers pass it on as the first argument. Fails in a public method."""
     return _current_caller.get()
+
+
+class ClientGoneError(Exception):
+    """There is nobody left to answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +114,8 @@ class Pipeline(grpc.aio.ServerInterceptor):
         meter = self._telemetry.method(method, streams=handler.response_streaming)
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
-                self._stream(method, meter, handler.unary_stream),
+                self._stream(method, meter, handler.unary_stream, handler.response_serializer),
                 _tolerant(handler.request_deserializer),
-                handler.response_serializer,
             )
         return grpc.unary_unary_rpc_method_handler(
             self._unary(method, meter, handler.unary_unary),
@@ -130,22 +134,44 @@ class Pipeline(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _stream(self, method: str, meter: MethodMeter, behaviour: Any) -> Any:
-        # Writing costs less than yielding, and a call that is cancelled hears of it here, in its own task.
+    def _stream(self, method: str, meter: MethodMeter, behaviour: Any, serialize: Any) -> Any:
         async def call(request: Any, context: Context) -> None:
             async with self._around(method, meter, request, context):
                 caller = current_caller()
-                with self._streams.admitted(caller):
+                with self._streams.admitted(caller) as stream:
                     try:
-                        async with aclosing(behaviour(request, context)) as responses:
-                            async for response in responses:
-                                await context.write(response)
-                                meter.sent()
+                        async with aclosing(stream.shows(behaviour(request, context))) as responses:
+                            await self._show(responses, serialize, stream, context, meter)
+                    except grpc.aio.InternalError:  # what is written reaches nobody: the client has gone
+                        raise ClientGoneError from None
                     except asyncio.CancelledError:
                         self._authenticator.check(caller)  # tells why, where the session's end was the reason
                         raise
 
         return call
+
+    async def _show(
+        self, responses: AsyncIterator[Any], serialize: Any, stream: OpenStream, context: Context, meter: MethodMeter
+    ) -> None:
+        """Writes, which costs less than yielding, and lets a call that is cancelled hear of it here, in its own task.
+
+        While gRPC keeps a large response for a client that does not take it, it is not kept here as well.
+        """
+        async for response in responses:
+            data = serialize(response)
+            stream.beat += 1
+            if len(data) <= LARGE_BYTES:
+                await context.write(data)
+            else:
+                response = cursor_alone(response)  # noqa: PLW2901
+                with self._streams.carrying(stream.caller, len(data), **cursor_before(response)):
+                    await context.write(data)
+            stream.beat += 1
+            meter.sent()
+            if stream.is_ending:
+                await stream.closed()
+                self._authenticator.check(stream.caller)
+                raise WatcherTooSlow(**cursor_after(response))
 
     @asynccontextmanager
     async def _around(self, method: str, meter: MethodMeter, request: Any, context: Context) -> AsyncIterator[None]:
@@ -168,7 +194,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         except (asyncio.CancelledError, GeneratorExit):
             code = "CANCELLED"
             raise
-        except grpc.aio.InternalError:  # what is written reaches nobody: the client has gone
+        except ClientGoneError:
             code = "CANCELLED"
         except Exception:
             code, incident_id = "INTERNAL", str(self._clock.new_id())
@@ -224,12 +250,20 @@ def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], A
 def _refusing(handler: Handler) -> Handler:
     """Closes a method that nobody listed: a library's service that is new here."""
 
-    async def refuse(_: Any, context: Context) -> NoReturn:
+    async def refuse(_: Any, context: Context) -> None:
         await _abort(context, errors.status_of(TokenInvalid()), "")
 
     return grpc.unary_unary_rpc_method_handler(refuse, handler.request_deserializer, handler.response_serializer)
 
 
-async def _abort(context: Context, status: status_pb2.Status, request_id: str) -> NoReturn:
+async def _abort(context: Context, status: status_pb2.Status, request_id: str) -> None:
+    """Ends the call. gRPC raises its AbortError again when the handler returns.
+
+    It belongs to the call, and would keep every frame that it came through, with all that is in them, until the
+    collector finds the circle.
+    """
     rich = rpc_status.to_status(status)
-    await context.abort(rich.code, rich.details, (*rich.trailing_metadata, ("x-request-id", request_id)))
+    try:
+        await context.abort(rich.code, rich.details, (*rich.trailing_metadata, ("x-request-id", request_id)))
+    except grpc.aio.AbortError as ended:
+        ended.__traceback__ = ended.__context__ = None

@@ -21,6 +21,7 @@ HELP = """\
 /new           begins a new conversation
 /list          lists your conversations, the newest first
 /open WHICH    goes on with one: its number in /list, or the beginning of its id
+/regenerate    has the last answer made anew, beside the old one
 /help          shows this
 /quit          leaves, and so do Ctrl-D and, at the prompt, Ctrl-C
 Ctrl-C stops an answer. Anything else is said to the model."""
@@ -109,6 +110,8 @@ class Chat:
                     await self._list()
                 case "/open":
                     await self._open(argument.strip())
+                case "/regenerate":
+                    await self._regenerate()
                 case _ if line.startswith("/"):
                     raise TerminalError(f"there is no {command}; /help shows what there is (a space before / sends it)")
                 case _:
@@ -138,6 +141,12 @@ class Chat:
         self._screen.messages(message for message in messages if message not in unfinished)
         for message in unfinished:
             await self._answers.show(self._service.watch(message.run_id))
+
+    async def _regenerate(self) -> None:
+        """Asks for another answer to the last question of the branch in use."""
+        if not (answer := await self._conversations.last_answer(self._conversation_id)):
+            raise TerminalError("there is no answer yet that could be made anew")
+        await self._answers.show(self._service.regenerate(answer))
 
     async def _ask(self, question: str) -> None:
         if not self._conversation_id:

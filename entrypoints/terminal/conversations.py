@@ -50,6 +50,12 @@ class Conversations:
             return (await self._service.conversations.GetConversation(request)).conversation
         return self._of_prefix(name, await self._page(SEARCHED))
 
+    async def last_answer(self, conversation_id: str) -> str:
+        """Returns the id of the message that ends the branch in use, which is an answer; empty where there is none."""
+        if not conversation_id:
+            return ""
+        return (await self.find(conversation_id)).current_leaf_message_id
+
     async def last_messages(self, conversation: conversation_pb2.Conversation) -> Sequence[conversation_pb2.Message]:
         """Returns the newest messages of the branch in use, up to 12, oldest first."""
         messages: deque[conversation_pb2.Message] = deque(maxlen=REMEMBERED)

@@ -89,6 +89,10 @@ class Person(Client):
         """Returns all events of an answer."""
         return await events_of(self.send(conversation, content, **fields))
 
+    def regenerate(self, message_id: str, **fields: Any) -> Any:
+        """Asks for another answer and returns the call."""
+        return self.chat.RegenerateMessage(chat_service_pb2.RegenerateMessageRequest(message_id=message_id, **fields))
+
     async def watch(self, run_id: str, after_seq: int = 0) -> list[run_pb2.RunEvent]:
         """Returns all events of a run after a seq."""
         request = chat_service_pb2.StreamRunRequest(run_id=run_id, after_seq=after_seq)

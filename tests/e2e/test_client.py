@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 
 from chatback.client import Answer, AnswerError, ChatBack, ChatBackError, Credentials, Password
+from chatback.client.connection import Option
 from chatback.v1.auth_service_pb2 import GetCurrentUserRequest, LogoutRequest, RegisterRequest
 from chatback.v1.conversation_service_pb2 import (
     CreateConversationRequest,
@@ -23,14 +24,16 @@ from tests.e2e.caller import PASSWORD, Person
 from tests.e2e.service import Service, running
 from tests.fakes.openai_endpoint import OpenAIEndpoint, answer, refusal
 
+FIRST_THAT_ANSWERS = ("grpc.service_config", '{"loadBalancingConfig": [{"pick_first": {}}]}')
 WHO = GetCurrentUserRequest()
 
 
 @asynccontextmanager
-async def client(*services: Service, credentials: Credentials | None) -> AsyncIterator[ChatBack]:
-    """Connects to the first of these replicas that is there."""
-    target = f"ipv4:{','.join(service.target for service in services)}"
-    async with ChatBack(target, credentials=credentials) as chat:
+async def client(
+    *services: Service, credentials: Credentials | None, options: Sequence[Option] = ()
+) -> AsyncIterator[ChatBack]:
+    """Connects to all of these replicas that are there."""
+    async with ChatBack([each.target for each in services], credentials=credentials, options=options) as chat:
         yield chat
 
 
@@ -112,22 +115,45 @@ async def test_a_failed_answer_is_an_error_with_its_reason(
     assert caught.value.event.failed.reason == "MODEL_KEY_REFUSED"
 
 
+async def test_an_answer_is_made_anew_and_a_question_asked_in_other_words(
+    service: Service, endpoint: OpenAIEndpoint, me: Person
+) -> None:
+    endpoint.script(answer("A1"), answer("A2"), answer("A3"))
+    async with client(service, credentials=known(me)) as chat:
+        conversation_id = await converse(chat)
+        first = await chat.ask(conversation_id, "Hi")
+        second = await chat.regenerate(first.message_id, request_id="mine").message()
+        assert await chat.regenerate(first.message_id, request_id="mine").message() == second
+        third = await chat.ask(conversation_id, "Ho", edited_message_id=first.parent_message_id)
+        listed = await chat.conversations.ListMessages(
+            ListMessagesRequest(conversation_id=conversation_id, all_branches=True)
+        )
+    assert [(message.content, message.parent_message_id) for message in listed.messages] == [
+        ("Hi", ""),
+        ("Ho", ""),
+        ("A1", first.parent_message_id),
+        ("A2", first.parent_message_id),
+        ("A3", third.parent_message_id),
+    ]
+
+
 async def test_an_answer_outlives_its_replica(
     service: Service, tmp_path: Path, endpoint: OpenAIEndpoint, me: Person
 ) -> None:
     endpoint.script(answer("Hello", asyncio.Event()))
-    with running(tmp_path / "data", **service.urls, openai_base_url=endpoint.base_url) as killed:
-        async with client(killed, service, credentials=known(me)) as chat:
+    with running(tmp_path / "data", **service.urls, openai_base_url=endpoint.base_url, chat_model="model-1") as killed:
+        async with client(killed, service, credentials=known(me), options=[FIRST_THAT_ANSWERS]) as chat:
             conversation_id, broke = await converse(chat), asyncio.Event()
             watched = chat.send(conversation_id, "Hi")
             watched.on_break = lambda _: broke.set()
             events = await until_text(watched)
+            endpoint.script(answer("Good", " evening"))
             killed.signal(signal.SIGKILL)
             await killed.ended()
             events += [event async for event in watched]
             assert broke.is_set()
             assert [event.seq for event in events] == list(range(1, len(events) + 1))
-            assert watched.text == await content(chat, conversation_id)
+            assert watched.text == await content(chat, conversation_id) == "Good evening"
 
 
 async def until_text(watched: Answer) -> list[RunEvent]:

@@ -36,6 +36,11 @@ WITH_AN_ID: dict[str, Callable[[Person, dict[str, str]], Call]] = {
     ),
     "SendMessage": lambda who, ids: who.send(ids["conversation"]),
     "SendMessage to a parent": lambda who, ids: who.send(ids["own"], parent_message_id=ids["message"]),
+    "SendMessage in other words": lambda who, ids: who.send(ids["own"], edited_message_id=ids["message"]),
+    "RegenerateMessage": lambda who, ids: who.regenerate(ids["message"]),
+    "ListMessages of all branches": lambda who, ids: who.conversations.ListMessages(
+        pb.ListMessagesRequest(conversation_id=ids["conversation"], all_branches=True)
+    ),
     "StreamRun": lambda who, ids: who.chat.StreamRun(chat_pb.StreamRunRequest(run_id=ids["run"])),
     "GetRun": lambda who, ids: who.chat.GetRun(chat_pb.GetRunRequest(run_id=ids["run"])),
     "CancelRun": lambda who, ids: who.chat.CancelRun(chat_pb.CancelRunRequest(run_id=ids["run"])),

@@ -9,14 +9,13 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import grpc
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
-from chatback.v1 import auth_service_pb2, conversation_pb2, run_pb2
+from chatback.v1 import auth_service_pb2, run_pb2
 from entrypoints.embedded import embedded_servers
 from tests.e2e.caller import Person, events_of, failure, sign_up, text_of, until_text
 from tests.e2e.service import Service, running
@@ -107,43 +106,45 @@ async def not_serving(channel: grpc.aio.Channel, leaving: Service) -> None:
     assert (await health.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-async def test_after_the_drain_time_an_answer_ends_with_what_it_has(
+async def test_after_the_drain_time_an_answer_is_handed_over_to_another_replica(
     service: Service, tmp_path: Path, me: Person, endpoint: OpenAIEndpoint
 ) -> None:
     endpoint.script(answer("Hello", asyncio.Event()))
-    with running(tmp_path / "data", **service.urls, openai_base_url=endpoint.base_url, drain_seconds=0.2) as leaving:
-        async with elsewhere(me, leaving) as there:
-            call = there.send((await there.converse()).conversation_id)
-            run_id = (await until_text(call))[0].run_id
-            leaving.signal(signal.SIGINT)
-            (last,) = await events_of(call)
-        assert await leaving.ended() == 0
-    assert last.failed.reason == "REPLICA_LOST"
-    assert (await me.watch(run_id))[-1] == last
-    assert (await me.messages((await me.run(run_id)).conversation_id))[-1].content == "Hello"
-
-
-async def test_a_second_signal_does_not_wait_and_streams_end_with_their_cursor(
-    service: Service, tmp_path: Path, me: Person, endpoint: OpenAIEndpoint
-) -> None:
-    endpoint.script(answer("Hello", asyncio.Event()))
-    with running(tmp_path / "data", **service.urls, openai_base_url=endpoint.base_url, drain_seconds=60) as leaving:
+    with running(
+        tmp_path / "data", **service.urls, openai_base_url=endpoint.base_url, chat_model="model-1", drain_seconds=0.2
+    ) as leaving:
         async with elsewhere(me, leaving) as there:
             call = there.send((await there.converse()).conversation_id)
             seen = await until_text(call)
+            endpoint.script(answer("Good", " evening"))
+            leaving.signal(signal.SIGINT)
+            refusal = await failure(call)
+        assert await leaving.ended() == 0
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "REPLICA_DRAINING")
+    assert refusal.metadata == {"run_id": seen[0].run_id, "last_seq": f"{seen[-1].seq}"}
+    await check_made_anew(me, seen, "REPLICA_DRAINING", "Good evening")
+
+
+async def test_a_second_signal_does_not_wait_and_still_hands_over(
+    service: Service, tmp_path: Path, me: Person, endpoint: OpenAIEndpoint
+) -> None:
+    endpoint.script(answer("Hello", asyncio.Event()))
+    with running(
+        tmp_path / "data", **service.urls, openai_base_url=endpoint.base_url, chat_model="model-1", drain_seconds=60
+    ) as leaving:
+        async with elsewhere(me, leaving) as there:
+            call = there.send((await there.converse()).conversation_id)
+            seen = await until_text(call)
+            endpoint.script(answer("Good", " evening"))
             await not_serving(there.channel, leaving)
             leaving.signal()
             refusal = await failure(call)
         assert await leaving.ended(10) == 0
-    rest = await me.watch(seen[0].run_id, seen[-1].seq)
-    assert [event.failed.reason for event in rest] == ["REPLICA_LOST"]
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "REPLICA_DRAINING")
-    assert refusal.metadata == {"run_id": seen[0].run_id, "last_seq": f"{seen[-1].seq}"}
+    await check_made_anew(me, seen, "REPLICA_DRAINING", "Good evening")
 
 
-async def test_after_a_kill_the_next_start_ends_every_answer_with_what_was_shown(
-    data_dir: Path, endpoint: OpenAIEndpoint
-) -> None:
+async def test_after_a_kill_the_next_start_makes_every_answer_anew(data_dir: Path, endpoint: OpenAIEndpoint) -> None:
     endpoint.script(answer(*(f"{number} " for number in range(100_000)), delay=0.002))
     shown: list[list[run_pb2.RunEvent]] = []
     with running(data_dir, openai_base_url=endpoint.base_url) as killed:
@@ -152,16 +153,16 @@ async def test_after_a_kill_the_next_start_ends_every_answer_with_what_was_shown
             shown = [await until_text(call) for call in calls]
             watching = [asyncio.create_task(keep_reading(call, seen)) for call, seen in zip(calls, shown, strict=True)]
             await until_text(me.send((await me.converse()).conversation_id))
+            endpoint.script(answer("Good", " evening"))
             killed.signal(signal.SIGKILL)
             assert await killed.ended() == -signal.SIGKILL
             assert set(await asyncio.gather(*watching)) == {grpc.StatusCode.UNAVAILABLE}
-    with running(data_dir) as recovered:
+    with running(data_dir, openai_base_url=endpoint.base_url) as recovered:
         async with elsewhere(me, recovered) as back:
             for seen in shown:
-                await check_ended_as_lost(back, seen)
+                await check_made_anew(back, seen, "REPLICA_LOST", "Good evening")
             conversation_id = shown[0][0].started.conversation_id
             assert (await back.ask(conversation_id, "Go on"))[-1].HasField("completed")
-        assert await stuck_rows(recovered) == 0
     assert "stopping servers that an earlier run left behind" in recovered.said
 
 
@@ -174,31 +175,17 @@ async def keep_reading(call: Any, seen: list[run_pb2.RunEvent]) -> grpc.StatusCo
     return code
 
 
-async def check_ended_as_lost(me: Person, seen: list[run_pb2.RunEvent]) -> None:
-    """Checks a run that a killed process made, of which this much was seen."""
+async def check_made_anew(me: Person, seen: list[run_pb2.RunEvent], reason: str, text: str) -> None:
+    """Checks a run that another process makes now, of which this much was seen."""
     events = await me.watch(seen[0].run_id)
     assert events[: len(seen)] == seen
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
-    assert events[-1].failed.reason == "REPLICA_LOST"
+    (reset,) = [event for event in events if event.HasField("attempt_reset")]
+    assert (reset.attempt_reset.reason, reset.attempt) == (reason, 2)
+    assert text_of(events[reset.seq :]) == events[-1].completed.message.content == text
     run = await me.run(seen[0].run_id)
-    assert (run.state, run.error.reason) == (run_pb2.RUN_STATE_FAILED, "REPLICA_LOST")
-    stored = (await me.messages(run.conversation_id))[-1]
-    assert stored.content == text_of(events)
-    assert stored.status == conversation_pb2.MESSAGE_STATUS_INCOMPLETE
-
-
-async def stuck_rows(service: Service) -> int:
-    """Counts what still claims to be in the making."""
-    connection = await asyncpg.connect(service.urls["database_url"], timeout=10)
-    try:
-        return int(
-            await connection.fetchval(
-                "SELECT (SELECT count(*) FROM runs WHERE state = 'RUNNING')"
-                " + (SELECT count(*) FROM messages WHERE status = 'STREAMING')"
-            )
-        )
-    finally:
-        await connection.close()
+    assert (run.state, run.attempt) == (run_pb2.RUN_STATE_COMPLETED, 2)
+    assert (await me.messages(run.conversation_id))[-1] == events[-1].completed.message
 
 
 @pytest.mark.parametrize("name", ["postgres", "valkey"])

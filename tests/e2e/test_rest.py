@@ -146,6 +146,33 @@ async def test_a_repeated_request_attaches_to_its_run(
     assert len(endpoint.requests) == 1
 
 
+async def test_an_answer_is_made_anew_and_its_branches_are_listed(
+    service: Service, web: aiohttp.ClientSession, me: Person, endpoint: OpenAIEndpoint
+) -> None:
+    endpoint.script(answer("A1"), answer("A2"), answer("A3"))
+    made = await conversation(web)
+    old = (await ask(service, me, made))[0].data["event"]["started"]
+    path = f"/v1/messages/{old['messageId']}:regenerate"
+    async with event_source(service) as source:
+        assert await source.open("POST", path, me.tokens.access_token, {"requestId": "1"}) == 200
+        events = [event async for event in source.events()]
+    assert [event.id for event in events] == [str(number) for number in range(1, len(events) + 1)]
+    new = events[-1].data["event"]["completed"]["message"]
+    assert new["content"] == text_of(events) == "A2"
+    assert new["parentMessageId"] == old["userMessageId"]
+    await ask(service, me, made, content="Other", editedMessageId=old["userMessageId"])
+    branches = {"": ["Other", "A3"], old["messageId"]: ["Hello", "A1"], new["messageId"]: ["Hello", "A2"]}
+    messages = f"/v1/conversations/{made}/messages"
+    for leaf, said in branches.items():
+        listed = await told(web.get(messages, params={"leafMessageId": leaf}))
+        assert [message["content"] for message in listed["messages"]] == said
+    listed = await told(web.get(messages, params={"all_branches": "true"}))
+    assert [message["content"] for message in listed["messages"]] == ["Hello", "Other", "A1", "A2", "A3"]
+    question = f"/v1/messages/{old['userMessageId']}:regenerate"
+    assert await reason(web.post(question, json={}), 400) == "INVALID_FIELD"
+    assert await reason(web.post(f"/v1/messages/{made}:regenerate", json={}), 404) == "MESSAGE_NOT_FOUND"
+
+
 async def test_leaving_ends_nothing_but_the_stream(
     service: Service, web: aiohttp.ClientSession, me: Person, endpoint: OpenAIEndpoint
 ) -> None:
@@ -271,7 +298,7 @@ async def test_a_service_that_stops_ends_streams_and_idle_connections(
             events = [event async for event in source.events()]
             assert await leaving.ended() == 0
         assert "Traceback" not in leaving.said
-    assert (events[-1].name, events[-1].data["event"]["failed"]["reason"]) == ("failed", "REPLICA_LOST")
+    assert (events[-1].name, events[-1].data["error"]["details"][0]["reason"]) == ("error", "REPLICA_DRAINING")
 
 
 async def test_while_it_drains_it_is_not_ready_and_takes_no_new_runs(

@@ -170,6 +170,20 @@ async def test_a_conversation_goes_on_that_is_named_by_the_beginning_of_its_id(
     assert [message.content for message in await me.messages(conversation.conversation_id)] == ["Hi", "Hello world"]
 
 
+async def test_the_last_answer_is_made_anew(service: Service, endpoint: OpenAIEndpoint, me: Person) -> None:
+    endpoint.script(answer("one"), answer("two"))
+    done = await piped(service, "chat", *as_person(me), said="Hi\n/regenerate\n")
+    assert (done.code, done.out) == (0, "one\ntwo\n")
+    assert [message["content"] for message in endpoint.requests[1].body["messages"]] == ["Hi"]
+    done = await piped(service, "chat", *as_person(me), said="/open 1\n/regenerate\n")
+    assert done.out == "> Hi\ntwo\ntwo\n"
+
+
+async def test_where_no_answer_is_none_is_made_anew(service: Service, endpoint: OpenAIEndpoint) -> None:
+    done = await piped(service, "chat", said="/regenerate\n")
+    assert (done.code, done.err) == (1, "chatback: there is no answer yet that could be made anew\n")
+
+
 async def test_an_unknown_command_is_not_sent_to_the_model(service: Service, endpoint: OpenAIEndpoint) -> None:
     done = await piped(service, "chat", said="/nothing\n")
     assert (done.code, endpoint.requests) == (1, [])

@@ -37,7 +37,7 @@ async def scene(request: pytest.FixtureRequest, rig: Rig, figures: Figures) -> S
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Prints what was measured."""
     figures = config.stash.get(FIGURES, Figures())
-    if not figures.samples:
+    if not figures.counts:
         return
     terminalreporter.section(f"faults measured: CHATBACK_FAULT_SEED={SEED} CHATBACK_FAULT_SCALE={SCALE:g}")
     for line in figures.table():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil
@@ -30,29 +30,36 @@ def percentile(samples: Sequence[float], share: float) -> float:
 
 @dataclass(slots=True)
 class Figures:
-    """Samples by what they are of; the unit is part of the name."""
+    """Samples, and counts, by what they are of; the unit is part of the name."""
 
     samples: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    counts: Counter[str] = field(default_factory=Counter)
 
     def add(self, name: str, *samples: float) -> None:
         """Takes samples in."""
         self.samples[name].extend(samples)
 
+    def count(self, name: str, number: int) -> None:
+        """Adds to a count."""
+        self.counts[name] += number
+
     def table(self) -> Sequence[str]:
-        """Returns a line for each name: how many samples, median, 99th percentile, largest."""
+        """Returns a line for each name: how many samples, median, 99th percentile and largest, or the count."""
         return [
-            f"{name:<66} n {len(taken):>5}  p50 {percentile(taken, 0.5):>8.3f}  p99 {percentile(taken, 0.99):>8.3f}"
-            f"  max {max(taken):>8.3f}"
-            for name, taken in self.samples.items()
-        ]
+            f"{name:<76} n {len(taken):>5}  p50 {percentile(taken, 0.5):>7.3f}  p99 {percentile(taken, 0.99):>7.3f}"
+            f"  max {max(taken):>7.3f}"
+            for name, taken in sorted(self.samples.items())
+        ] + [f"{name:<76} {number:>7}" for name, number in sorted(self.counts.items())]
 
     def save(self, path: Path) -> None:
         """Adds the samples to a file."""
         with path.open("a") as file:
-            file.write(json.dumps(self.samples) + "\n")
+            file.write(json.dumps([self.samples, self.counts]) + "\n")
 
     def load(self, path: Path) -> None:
         """Takes in all samples of a file."""
         for line in path.read_text().splitlines():
-            for name, samples in json.loads(line).items():
-                self.add(name, *samples)
+            samples, counts = json.loads(line)
+            for name, taken in samples.items():
+                self.add(name, *taken)
+            self.counts.update(counts)

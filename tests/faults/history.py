@@ -98,8 +98,11 @@ class History:
             Watch(watcher, run_id, self.after.get(watcher, 0), sights) for (watcher, run_id), sights in found.items()
         ]
 
-    def resumed(self, run_id: str, after: float) -> float:
-        """Returns how many seconds after a moment somebody first saw that a run goes on, or that it has ended."""
+    def resumed(self, run_id: str, after: float, attempt: int = 1) -> float | None:
+        """Returns how many seconds after a moment somebody first saw that a run goes on or has ended, None if nobody.
+
+        It has to be in this attempt or a later one.
+        """
         kinds = {"attempt_reset", *LAST_EVENTS}
-        times = [sight.at for sight in self.sights if sight.event.run_id == run_id and kind_of(sight.event) in kinds]
-        return min(at for at in times if at > after) - after
+        seen = [sight for sight in self.sights if sight.event.run_id == run_id and sight.event.attempt >= attempt]
+        return min((it.at - after for it in seen if it.at > after and kind_of(it.event) in kinds), default=None)

@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections import defaultdict
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import grpc
@@ -26,6 +26,10 @@ CHANNEL_OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.use_local_subchannel_pool", 1),
 )
+
+
+class DidNotStartError(Exception):
+    """A replica ended before it took calls."""
 
 
 class Replica:
@@ -86,7 +90,7 @@ class Replica:
         await self._stack.aclose()
 
     async def start(self) -> None:
-        """Starts the process and returns when it takes calls."""
+        """Starts the process and returns when it takes calls. Raises DidNotStartError."""
         ours, theirs = socket.socketpair()
         with theirs, self._errors.open("a") as errors:
             self._process = await asyncio.create_subprocess_exec(
@@ -120,8 +124,9 @@ class Replica:
         self._process.send_signal(number)
 
     async def kill(self) -> None:
-        """Kills the process, however it is."""
-        self.signal(signal.SIGKILL)
+        """Kills the process, however it is; one that has died is as good."""
+        with suppress(ProcessLookupError):
+            self.signal(signal.SIGKILL)
         await self.ended()
 
     async def ended(self) -> int:
@@ -139,9 +144,10 @@ class Replica:
         self._control.write(f"{line}\n".encode())
 
     async def _hear(self, reader: asyncio.StreamReader) -> None:
-        while line := await reader.readline():
-            what, name = line.decode().split()
-            (self.reached if what == "reached" else self.acted)[name].set()
+        with suppress(ConnectionResetError):  # it died with an order unread
+            while line := await reader.readline():
+                what, name = line.decode().split()
+                (self.reached if what == "reached" else self.acted)[name].set()
         self.died_at = time.monotonic()
         assert self._control is not None
         self._control.close()
@@ -153,7 +159,8 @@ class Replica:
         while line := (await self._process.stdout.readline()).decode():
             if words in line:
                 return line.partition(words)[2].partition(",")[0].strip()
-        raise AssertionError(f"{self.name} ended before it was ready: {self.said[-2000:]}")
+        await self.ended()
+        raise DidNotStartError(f"{self.name} ended before it was ready: {self.said[-2000:]}")
 
     def _environment(self) -> dict[str, str]:
         settings = {
@@ -171,4 +178,5 @@ class Replica:
             **self._settings,
         }
         variables = {f"CHATBACK_{name.upper()}": str(value) for name, value in settings.items()}
-        return {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'proto'}", **variables}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("CHATBACK_")}
+        return {**inherited, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'proto'}", **variables}

@@ -122,52 +122,50 @@ class FaultProxy:
             passage.cut()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         passage = _Passage(self, (reader, writer))
         self._passages.add(passage)
-        try:
-            await passage.carry()
-        except (OSError, asyncio.CancelledError):
-            pass
-        finally:
-            self._passages.discard(passage)
-            passage.close()
+        passage.task.add_done_callback(lambda _: self._passages.discard(passage))
 
 
 class _Passage:
     """One connection through the proxy. `left` is how many bytes of replies may still pass; None is any number."""
 
     def __init__(self, proxy: FaultProxy, client: Streams) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self.task = task
         self.left: int | None = None
         self._proxy = proxy
         self._sides = [client]
         self._is_deaf = False
+        self.task = asyncio.create_task(self._carry())
+        self.task.add_done_callback(lambda _: self._close())
 
-    async def carry(self) -> None:
-        """Carries bytes until either side ends."""
+    async def _carry(self) -> None:
         await self._proxy.passes.wait()
         if self._proxy.refuses:
-            self.cut()
+            self._reset()
             return
-        self._sides.append(await self._proxy.reach())
-        (reader, writer), (server_reader, server_writer) = self._sides
-        async with asyncio.TaskGroup() as both:
-            both.create_task(self._pump(reader, server_writer, self._ask))
-            both.create_task(self._pump(server_reader, writer, self._reply))
+        try:
+            self._sides.append(await self._proxy.reach())
+            (reader, writer), (server_reader, server_writer) = self._sides
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._pump(reader, server_writer, self._ask))
+                both.create_task(self._pump(server_reader, writer, self._reply))
+        except* OSError:
+            self._reset()
 
     def cut(self) -> None:
         """Resets both sides."""
+        self._reset()
+        self.task.cancel()
+
+    def _reset(self) -> None:
         for _, writer in self._sides:
             connection: socket.socket = writer.get_extra_info("socket")
             with suppress(OSError):  # a unix socket knows no lingering, a closed one nothing at all
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
-        self.task.cancel()
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """Closes both sides, after what was written to them."""
         for _, writer in self._sides:
             writer.close()

@@ -45,7 +45,7 @@ async def test_a_replica_that_was_stopped_past_its_lease_writes_nothing_more(sce
         for watcher in watchers:
             await watcher.until_kind("attempt_reset")
         stopped.signal(signal.SIGCONT)
-        scene.took_over(STOPPED, stopped_at, watchers)
+        await scene.took_over(STOPPED, stopped_at, watchers)
     await makes_answers_again(scene, stopped)
     await scene.judge()
 
@@ -84,7 +84,7 @@ async def test_a_replica_that_is_cut_off_from_the_database_shows_nothing_stale(s
         await is_unavailable(scene, lonely, watchers[0].run_id)
         for watcher in watchers:
             await watcher.until_kind("attempt_reset")
-        scene.took_over(CUT_OFF, cut_at, watchers)
+        await scene.took_over(CUT_OFF, cut_at, watchers)
         await asyncio.sleep(max(0, cut_at + CUT_OFF_SECONDS - time.monotonic()))
         lonely.database.heal()
         healed_at = time.monotonic()

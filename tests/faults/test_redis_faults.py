@@ -57,8 +57,9 @@ async def test_no_event_is_lost_or_doubled_while_redis_fails(
             await watcher.until_text()
         await fault(scene.rig)
         failed_at = time.monotonic()
+        recovered_at = await recovery(scene)
     scene.figures.add(f"Redis, {fault.__name__}: an event's way to another replica, s", *delays(scene, remote))
-    scene.figures.add(f"Redis, {fault.__name__}: until the bus works again, s", await recovery(scene) - failed_at)
+    scene.figures.add(f"Redis, {fault.__name__}: until the bus works again, s", recovered_at - failed_at)
     await scene.judge()
 
 

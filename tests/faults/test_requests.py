@@ -25,7 +25,7 @@ async def test_one_question_sent_fifty_times_at_once_is_answered_once(scene: Sce
     conversation, question = await scene.conversation(), Question()
     watchers = [scene.watcher() for _ in range(EQUAL_REQUESTS)]
     async with asyncio.TaskGroup() as group:
-        asked = [group.create_task(each.ask(conversation, question, request_id="the same")) for each in watchers]
+        asked = [group.create_task(each.ask(conversation, question, request_id="the-same")) for each in watchers]
     assert all(completed(question, each.result()) for each in asked)
     assert len({watcher.run_id for watcher in watchers}) == 1
     assert len(scene.rig.model.calls_for(question)) == 1

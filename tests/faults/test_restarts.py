@@ -31,8 +31,8 @@ async def test_no_answer_is_lost_while_all_replicas_are_restarted_in_turn(scene:
         over.set()
     resets = [sight.event for sight in scene.history.sights if kind_of(sight.event) == "attempt_reset"]
     assert {event.attempt_reset.reason for event in resets} <= {"REPLICA_DRAINING"}
-    scene.figures.add("rolling restart: answers handed over", len({event.run_id for event in resets}))
-    scene.figures.add("rolling restart: answers", len(scene.history.run_ids))
+    scene.figures.count("rolling restart: answers handed over", len({event.run_id for event in resets}))
+    scene.figures.count("rolling restart: answers", len(scene.history.run_ids))
     await scene.judge()
 
 
@@ -49,7 +49,7 @@ async def keeps_asking(scene: Scene, over: asyncio.Event) -> None:
     """Asks one question after the other; each answer has to be whole."""
     conversation = await scene.conversation()
     while not over.is_set():
-        question = Question(words=scene.random.randint(20, 80), gap=0.04)
+        question = Question(words=scene.random.randint(30, 150), gap=0.03)
         last = await scene.watcher().ask(conversation, question)
         assert completed(question, last), last
 
@@ -58,6 +58,6 @@ async def keeps_asking_with_the_client(scene: Scene, chat: ChatBack, over: async
     """Does the same with the project's own client."""
     conversation = await scene.conversation()
     while not over.is_set():
-        question = Question(words=scene.random.randint(20, 80), gap=0.04)
+        question = Question(words=scene.random.randint(30, 150), gap=0.03)
         last = await ask_with_the_client(chat, conversation, question, scene.history)
         assert completed(question, last), last

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -93,7 +92,7 @@ class Watcher:
                     if self.has_ended:
                         return self.events[-1]
                     on = None
-                    await asyncio.sleep(self.random.uniform(0, 0.1))
+                    await asyncio.sleep(self.random.uniform(0, 0.2))
         except TimeoutError:
             breaks = [each for each in self.history.breaks if each.watcher == self.name][-3:]
             raise AssertionError(f"{self.name} of run {self.run_id or '?'} came to {self.seq}, then {breaks}") from None
@@ -123,8 +122,13 @@ class Watcher:
         return chat.StreamRun(StreamRunRequest(run_id=self.run_id, after_seq=self.seq))
 
     async def _next(self, call: Any) -> Any:
-        async with asyncio.timeout(self.idle_seconds):
-            return await call.read()
+        async with asyncio.timeout(self.idle_seconds) as idle:
+            try:
+                return await call.read()
+            except grpc.aio.AioRpcError:
+                if idle.expired():  # then the status is what the call makes of being given up here
+                    raise TimeoutError from None
+                raise
 
     def _take(self, replica: Replica, event: RunEvent) -> None:
         self.history.sights.append(Seen(self.name, replica.name, time.monotonic(), event))
@@ -136,13 +140,6 @@ class Watcher:
         self, replica: Replica, code: grpc.StatusCode, reason: str = "", told: dict[str, str] | None = None
     ) -> None:
         said = int(told["last_seq"]) if told and told.get("run_id") and "last_seq" in told else None
-        self.history.breaks.append(
-            Break(self.name, replica.name, self.run_id, time.monotonic(), code, reason, self.seq, said)
-        )
-
-
-async def abandon(task: asyncio.Task[Any]) -> None:
-    """Stops a client for good."""
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+        broken = Break(self.name, replica.name, self.run_id, time.monotonic(), code, reason, self.seq, said)
+        self.history.breaks.append(broken)
+        assert code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.OK), broken

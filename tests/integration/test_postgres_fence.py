@@ -86,6 +86,43 @@ async def test_a_run_that_another_session_holds_is_not_waited_for(store: Store, 
     assert run.run_id == free.run.run_id
 
 
+async def test_an_adopter_that_waited_for_its_fence_adopts_nothing(store: Store, rival: asyncpg.Connection) -> None:
+    began, me = await a_begun_run(store), await _joined(store)
+    await store.replicas.leave(began.replica_id)
+    async with rival.transaction():
+        await rival.execute("UPDATE replicas SET fenced = true WHERE replica_id = $1", me)
+        adopting = asyncio.create_task(store.replicas.adopt_orphans(me, [], 10))
+        await _someone_waits(rival)
+    assert await adopting == []
+
+
+async def test_fencing_waits_for_an_adoption_under_way(store: Store, rival: asyncpg.Connection) -> None:
+    began, me = await a_begun_run(store), await _joined(store)
+    await store.replicas.leave(began.replica_id)
+    async with rival.transaction():
+        await rival.execute("LOCK TABLE run_events IN SHARE MODE")
+        adopting = asyncio.create_task(store.replicas.adopt_orphans(me, [], 10))
+        await _someone_waits(rival)
+        leaving = asyncio.create_task(store.replicas.leave(me))
+        await _someone_waits(rival, sessions=2)
+        assert not leaving.done()
+    [(run, _)] = await adopting
+    await leaving
+    assert (run.owner, run.attempt) == (me, 2)
+
+
+async def test_an_adoption_that_fails_changes_nothing(store: Store, pool: Pool) -> None:
+    began, me = await a_begun_run(store), await _joined(store)
+    await store.replicas.leave(began.replica_id)
+    async with pool.connection() as connection:
+        await connection.run("ALTER TABLE run_events ADD CONSTRAINT no_resets CHECK (kind <> 3)")
+        with pytest.raises(asyncpg.CheckViolationError):
+            await store.replicas.adopt_orphans(me, [], 10)
+        await connection.run("ALTER TABLE run_events DROP CONSTRAINT no_resets")
+    async with store.unit_of_work.reading() as work:
+        assert await work.runs.get(began.run.run_id, began.caller) == began.run
+
+
 async def test_a_session_stopped_within_a_transaction_is_thrown_out_and_its_rows_are_free(
     store: Store, pool: Pool
 ) -> None:
@@ -112,10 +149,10 @@ async def _joined(store: Store) -> UUID:
     return replica_id
 
 
-async def _someone_waits(rival: asyncpg.Connection) -> None:
-    """Returns when another session waits for a lock."""
-    async with asyncio.timeout(5):
-        while not await rival.fetchval(
+async def _someone_waits(rival: asyncpg.Connection, sessions: int = 1) -> None:
+    """Returns when so many other sessions wait for a lock."""
+    async with asyncio.timeout(10):
+        while sessions > await rival.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         ):
             await rival.execute("SELECT pg_stat_clear_snapshot()")

@@ -7,7 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import aclosing
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from redis.asyncio import Redis
@@ -17,7 +17,7 @@ from adapters.redis.client import connect, connect_listener
 from adapters.redis.event_bus import RedisEventBus
 from adapters.redis.message_codec import encode
 from adapters.redis.outage import BACK_OFF_SECONDS
-from application.ports.event_bus import CancelWanted, OrphansLeft
+from application.ports.event_bus import BusMessage, CancelWanted, OrphansLeft
 from entrypoints.embedded import _program
 from entrypoints.server_process import start, wait_until_ready
 from tests.ears import PATIENCE, listening
@@ -91,14 +91,14 @@ def outages(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [f"{record.levelname} {record.getMessage().partition(': ')[2]}" for record in caplog.records]
 
 
-def ends_at_once(coroutine: Coroutine[object, None, None]) -> bool:
-    """Says whether a coroutine comes to its end without having to wait for anything."""
-    try:
-        coroutine.send(None)
-    except StopIteration:
-        return True
-    coroutine.close()
-    return False
+async def ends_at_once(coroutine: Coroutine[object, None, None]) -> bool:
+    """Says whether a coroutine comes to its end without having to wait for anything; cancels it otherwise."""
+    task = asyncio.ensure_future(coroutine)
+    await asyncio.sleep(0)
+    ended = task.done()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return ended
 
 
 async def listener_ids(client: Redis) -> list[str]:
@@ -124,6 +124,15 @@ async def calls(client: Redis, command: str) -> int:
     return found["calls"]
 
 
+async def repeated(bus: RedisEventBus, replica_id: UUID, first: asyncio.Future[BusMessage]) -> BusMessage:
+    """Sends the same until the first message is heard."""
+    async with asyncio.timeout(PATIENCE):
+        while not first.done():
+            await bus.send([(replica_id, OrphansLeft())])
+            await asyncio.wait({first}, timeout=IMPATIENCE)
+        return await first
+
+
 class TestListening:
     async def test_it_goes_on_by_itself_when_a_killed_server_is_back(
         self, server: OwnServer, bus: RedisEventBus
@@ -137,14 +146,13 @@ class TestListening:
             assert await ear.next() == late
 
     async def test_it_waits_for_a_server_that_is_not_there_yet(self, server: OwnServer, bus: RedisEventBus) -> None:
+        replica_id = uuid4()
         server.kill()
-        messages = bus.listen(uuid4())
-        first = asyncio.ensure_future(anext(messages))
-        await bus.send([(uuid4(), OrphansLeft())])
-        assert not first.done()
-        first.cancel()
-        await asyncio.gather(first, return_exceptions=True)
-        server.start()
+        async with aclosing(bus.listen(replica_id)) as messages:
+            first = asyncio.ensure_future(anext(messages))
+            await bus.send([(replica_id, OrphansLeft())])
+            server.start()
+            assert await repeated(bus, replica_id, first) == OrphansLeft()
 
     async def test_it_goes_on_when_the_server_cut_its_connection(self, sending: Redis, bus: RedisEventBus) -> None:
         replica_id, late = uuid4(), CancelWanted(uuid4())
@@ -209,10 +217,7 @@ class TestListening:
         replica_id = uuid4()
         async with aclosing(bus.listen(replica_id)) as messages:
             first = asyncio.ensure_future(anext(messages))
-            async with asyncio.timeout(PATIENCE):
-                while not first.done():
-                    await bus.send([(replica_id, OrphansLeft())])
-            assert await first == OrphansLeft()
+            assert await repeated(bus, replica_id, first) == OrphansLeft()
             assert len(await listener_ids(sending)) == 1
         await until(lambda: none_listens(sending))
 
@@ -239,10 +244,10 @@ class TestSending:
         self, unheard: RedisEventBus, now: list[float]
     ) -> None:
         await unheard.send([(uuid4(), OrphansLeft())])
-        assert ends_at_once(unheard.send([(uuid4(), OrphansLeft())]))
+        assert await ends_at_once(unheard.send([(uuid4(), OrphansLeft())]))
         now[0] += BACK_OFF_SECONDS
-        assert not ends_at_once(unheard.send([(uuid4(), OrphansLeft())]))
-        assert ends_at_once(unheard.send([(uuid4(), OrphansLeft())]))
+        assert not await ends_at_once(unheard.send([(uuid4(), OrphansLeft())]))
+        assert await ends_at_once(unheard.send([(uuid4(), OrphansLeft())]))
 
     async def test_a_send_that_was_cut_short_leaves_no_reply_for_the_next_command(
         self, server: OwnServer, sending: Redis, hearing: Redis

@@ -19,7 +19,11 @@ from chatback.v1 import auth_service_pb2, chat_service_pb2, run_pb2, user_pb2
 
 Part: TypeAlias = "Message | status_pb2.Status | asyncio.Event"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-STREAMS = {"SendMessage": chat_service_pb2.SendMessageResponse, "StreamRun": chat_service_pb2.StreamRunResponse}
+STREAMS = {
+    "SendMessage": chat_service_pb2.SendMessageResponse,
+    "RegenerateMessage": chat_service_pb2.RegenerateMessageResponse,
+    "StreamRun": chat_service_pb2.StreamRunResponse,
+}
 REQUESTS = {"Login": auth_service_pb2.LoginRequest, "RefreshTokens": auth_service_pb2.RefreshTokensRequest}
 
 
@@ -101,12 +105,18 @@ class Scripted(grpc.GenericRpcHandler):
 @asynccontextmanager
 async def client_of(service: Scripted, **settings: Any) -> AsyncIterator[ChatBack]:
     """Serves on a free port and yields a client of it."""
+    async with served(service) as (target, _), ChatBack(target, **settings) as chat:
+        yield chat
+
+
+@asynccontextmanager
+async def served(service: Scripted) -> AsyncIterator[tuple[str, grpc.aio.Server]]:
+    """Serves on a free port and yields the address, and the server for who wants to stop it before the end."""
     server = grpc.aio.server(handlers=[service])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
-        async with ChatBack(f"127.0.0.1:{port}", **settings) as chat:
-            yield chat
+        yield f"127.0.0.1:{port}", server
     finally:
         await server.stop(None)
 

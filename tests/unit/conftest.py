@@ -1,12 +1,12 @@
-"""A replica for each test that asks for one."""
+"""Replicas for each test that asks for them."""
 
 from collections.abc import AsyncIterator
 
 import pytest
 
-from application import log_writer
+from application import generation, log_writer, run_engine
 from tests.fakes.database import FakeDatabase
-from tests.unit.replica import Replica
+from tests.unit.replica import Network, Replica
 
 
 @pytest.fixture
@@ -15,8 +15,27 @@ def database() -> FakeDatabase:
 
 
 @pytest.fixture
-async def replica(database: FakeDatabase, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Replica]:
-    """A replica at work that asks a silent database again at once."""
-    monkeypatch.setattr(log_writer, "RETRY_SECONDS", 0)
-    async with Replica(database).at_work() as replica:
+def network() -> Network:
+    return Network()
+
+
+@pytest.fixture
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has a silent database asked again at once."""
+    for module in (generation, log_writer, run_engine):
+        monkeypatch.setattr(module, "RETRY_SECONDS", 0)
+    monkeypatch.setattr(run_engine, "JOIN_RETRY_SECONDS", 0)
+
+
+@pytest.fixture
+async def replica(database: FakeDatabase, network: Network, _patient: None) -> AsyncIterator[Replica]:
+    """A replica at work."""
+    async with Replica(database, network).at_work() as replica:
         yield replica
+
+
+@pytest.fixture
+async def other(database: FakeDatabase, network: Network, _patient: None) -> AsyncIterator[Replica]:
+    """Another one, over the same database and bus."""
+    async with Replica(database, network).at_work() as other:
+        yield other

@@ -5,6 +5,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from uuid import UUID
 
+import pytest
+
 from application.audience import Audience
 from application.chat import Chat
 from application.conversations import Conversations
@@ -14,19 +16,22 @@ from application.hub import Hub
 from application.lease import Lease
 from application.ports.chat_model import ChatModel, ChatRequest, Finish
 from application.ports.telemetry import UNWATCHED, Telemetry
+from application.ports.unit_of_work import UnitOfWork
 from application.remote_runs import RemoteRuns
 from application.run_engine import RunEngine
 from application.watching import Watching
 from domain.conversation import NO_USAGE, Conversation, ConversationDraft, Message, Usage
+from domain.errors import DatabaseUnavailable, Unavailable
+from domain.identity import Caller
 from domain.model import Model, ModelCatalog
-from domain.run import FinishReason, Question, Run, RunEvent, SendOptions, TextDelta
-from tests.builders import a_caller
+from domain.run import AttemptReset, FinishReason, Question, Run, RunEvent, SendOptions, TextDelta
+from tests.builders import a_caller, a_conversation, a_message, a_run, a_start, an_answer
 from tests.fakes.database import FakeDatabase
 from tests.fakes.event_bus import FakeBusNetwork, FakeEventBus
 from tests.fakes.replica_registry import FakeReplicaRegistry
 from tests.fakes.run_log import FakeRunLog
 from tests.fakes.token_signer import FakeTokenSigner
-from tests.fakes.unit_of_work import FakeUnitOfWorkFactory
+from tests.fakes.unit_of_work import FakeUnitOfWork, FakeUnitOfWorkFactory
 from tests.unit.waiting import until
 
 CATALOG = ModelCatalog([Model("small", 1_000, is_default=True), Model("large", 128_000, is_default=False)])
@@ -85,6 +90,39 @@ class ModelByHand(ChatModel):
         """Has nothing to close."""
 
 
+class Network(FakeBusNetwork):
+    """A network of which a test can see who is on it."""
+
+    def listens(self, replica_id: UUID) -> bool:
+        return bool(self._inboxes.get(replica_id))
+
+
+class UnitsOfWork(FakeUnitOfWorkFactory):
+    """Opens transactions; the next commits fail, after they were done where `lost_replies` has True for them."""
+
+    def __init__(self, database: FakeDatabase) -> None:
+        super().__init__(database)
+        self.lost_replies: list[bool] = []
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[UnitOfWork]:
+        async with self._database.turn, self.reading():
+            yield _UnitOfWork(self._database, self.lost_replies)
+
+
+class _UnitOfWork(FakeUnitOfWork):
+    def __init__(self, database: FakeDatabase, lost_replies: list[bool]) -> None:
+        super().__init__(database)
+        self._lost_replies = lost_replies
+
+    async def commit(self) -> None:
+        if not self._lost_replies:
+            return await super().commit()
+        if self._lost_replies.pop(0):
+            await super().commit()
+        raise DatabaseUnavailable
+
+
 class Replica:
     """A process; several may share a database and a network. `caller` is somebody with a conversation.
 
@@ -94,17 +132,18 @@ class Replica:
     def __init__(
         self,
         database: FakeDatabase,
-        network: FakeBusNetwork | None = None,
+        network: Network | None = None,
         *,
         registry: FakeReplicaRegistry | None = None,
         telemetry: Telemetry = UNWATCHED,
     ) -> None:
         self.database = database
         self.clock = database.clock
-        self.unit_of_work = FakeUnitOfWorkFactory(database)
+        self.unit_of_work = UnitsOfWork(database)
         self.log = FakeRunLog(database)
         self.registry = registry or FakeReplicaRegistry(database)
-        self.bus = FakeEventBus(network)
+        self.network = network or Network()
+        self.bus = FakeEventBus(self.network)
         self.hub = Hub()
         self.audience = Audience(self.hub, self.bus)
         self.lease = Lease(lambda: self.clock.now().timestamp())
@@ -154,8 +193,9 @@ class Replica:
         return await self.joined()
 
     async def joined(self) -> UUID:
-        """Returns the id of this replica once the database knows it."""
+        """Returns the id of this replica once the database knows it and the bus brings its messages."""
         await until(lambda: self.engine.replica_id in self.database.tables.replicas)
+        await until(lambda: self.network.listens(self.engine.replica_id))
         return self.engine.replica_id
 
     async def conversation(self, title: str = "") -> Conversation:
@@ -168,6 +208,37 @@ class Replica:
         conversation = conversation or await self.conversation()
         question = Question(conversation.conversation_id, content, options=SendOptions(**options))  # type: ignore[arg-type]
         return Watcher(await self.chat.send(self.caller, question))
+
+    async def asked(self) -> "Watcher":
+        """Returns the watcher of a run that has begun, after its first event."""
+        watcher = await self.ask()
+        await watcher.next()
+        return watcher
+
+    async def heard(self, *pieces: str) -> "Watcher":
+        """Returns the watcher of a run that has begun, whose model has said something that is in the log."""
+        number = len(self.model.calls) + 1
+        watcher = await self.asked()
+        (await self.call(number)).say(*pieces)
+        await until(lambda: self.text(watcher.run_id) == "".join(pieces))
+        return watcher
+
+    def started(self, parent: Message | None = None, model: str = "small") -> Run:
+        """Returns a run that is in the log, and whose making has not had its first step."""
+        conversation = a_conversation(self.caller)
+        question = a_message(conversation, parent)
+        answer = an_answer(conversation, question, model=model)
+        run, tables = a_run(conversation, answer, owner=self.engine.replica_id), self.database.tables
+        tables.runs[run.run_id] = run
+        tables.owned_since[run.run_id] = self.clock.now()
+        tables.messages.update({(run.workspace_id, message.message_id): message for message in (question, answer)})
+        tables.events[run.run_id, 1] = a_start(run, question.message_id)
+        self.engine.start(run, question, answer)
+        return run
+
+    async def watch(self, caller: Caller, run_id: UUID, after_seq: int = 0) -> "Watcher":
+        """Returns somebody who watches a run here, whichever replica makes it."""
+        return Watcher(await self.chat.stream(caller, run_id, after_seq))
 
     async def call(self, number: int = 1) -> Call:
         """Returns the first call of the model, or a later one, once there is one."""
@@ -198,6 +269,10 @@ class Replica:
         stored = self.database.tables.events
         return [stored[key] for key in sorted(key for key in stored if key[0] == run_id)]
 
+    def text(self, run_id: UUID) -> str:
+        """What stands of the text that is in the log."""
+        return text_of(self.logged(run_id))
+
     async def has_logged(self, run_id: UUID, events: int) -> None:
         """Returns when the run's log has so many events."""
         await until(lambda: len(self.logged(run_id)) == events)
@@ -221,7 +296,8 @@ class Watcher:
 
     @property
     def text(self) -> str:
-        return "".join(event.body.text for event in self.seen if isinstance(event.body, TextDelta))
+        """What stands of the text that was shown."""
+        return text_of(self.seen)
 
     async def next(self) -> RunEvent:
         self.seen.append(await anext(self._events))
@@ -233,5 +309,23 @@ class Watcher:
             self.seen.append(event)
         return self.seen
 
+    async def ended_with(self, kind: type[Unavailable]) -> Unavailable:
+        """Looks until the stream ends with an error of this kind, and returns that."""
+        with pytest.raises(kind) as end:
+            await self.all()
+        return end.value
+
     async def leave(self) -> None:
         await self._events.aclose()
+
+
+def text_of(events: Sequence[RunEvent]) -> str:
+    """Joins the text of the events; a reset voids what came before it."""
+    text = ""
+    for event in events:
+        match event.body:
+            case AttemptReset():
+                text = ""
+            case TextDelta(piece):
+                text += piece
+    return text

@@ -10,7 +10,12 @@ import grpc
 import pytest
 
 from chatback.client import AnswerError, ApiKey, ChatBackError, pauses
-from chatback.v1.chat_service_pb2 import SendMessageRequest, StreamRunRequest
+from chatback.v1.chat_service_pb2 import (
+    RegenerateMessageRequest,
+    SendMessageRequest,
+    SendOptions,
+    StreamRunRequest,
+)
 from chatback.v1.conversation_pb2 import Message
 from chatback.v1.run_pb2 import (
     AttemptReset,
@@ -186,6 +191,41 @@ async def test_ask_raises_what_an_answer_that_did_not_complete_left(last: RunEve
         with pytest.raises(AnswerError) as caught:
             await chat.ask("c", "Hi")
     assert (caught.value.event, caught.value.text) == (last, "Hello")
+
+
+async def test_an_answer_is_made_anew_and_resumed_like_any_other() -> None:
+    service = Scripted(RegenerateMessage=[[LOST], [STARTED, HELLO, LOST]], StreamRun=[[COMPLETED]])
+    async with client_of(service, credentials=ApiKey("k")) as chat:
+        events = [event async for event in chat.regenerate("m", options=SendOptions(model="large"))]
+    assert events == [STARTED, HELLO, COMPLETED]
+    first, again, resumption = service.calls
+    assert first.request == again.request
+    wish = RegenerateMessageRequest.FromString(first.request)
+    assert (wish.message_id, wish.options.model) == ("m", "large")
+    assert wish.request_id
+    assert StreamRunRequest.FromString(resumption.request) == resumed(2)
+
+
+async def test_a_wish_for_another_answer_has_the_request_id_of_its_caller() -> None:
+    service = Scripted(RegenerateMessage=[[STARTED, COMPLETED]])
+    async with client_of(service, credentials=ApiKey("k")) as chat:
+        assert (await chat.regenerate("m", request_id="mine").message()).content == "Hello"
+    assert RegenerateMessageRequest.FromString(service.calls[0].request).request_id == "mine"
+
+
+async def test_a_question_can_be_asked_in_other_words() -> None:
+    service = Scripted(SendMessage=[[STARTED, COMPLETED]])
+    async with client_of(service, credentials=ApiKey("k")) as chat:
+        await chat.ask("c", "Hi", edited_message_id="m")
+    assert SendMessageRequest.FromString(service.calls[0].request).edited_message_id == "m"
+
+
+async def test_the_message_is_also_that_of_an_answer_half_watched() -> None:
+    async with client_of(Scripted(StreamRun=[[STARTED, HELLO, COMPLETED]]), credentials=ApiKey("k")) as chat:
+        answer = chat.watch("run")
+        await anext(answer)
+        assert (await answer.message()).content == "Hello"
+        assert (await answer.message()).content == "Hello"
 
 
 def _request(method: str, data: bytes) -> SendMessageRequest | StreamRunRequest:

@@ -88,12 +88,13 @@ async def test_a_service_that_does_not_answer_is_given_up_at_the_deadline() -> N
 async def test_the_service_is_told_the_deadline() -> None:
     service = Scripted(GetCurrentUser=[USER])
     async with client_of(service, credentials=KEY) as chat:
-        await chat.auth.GetCurrentUser(WHO, timeout=5)
-    assert 4 < service.calls[0].seconds <= 5
+        await chat.auth.GetCurrentUser(WHO, timeout=5000)
+    assert 4000 < service.calls[0].seconds <= 5000
 
 
-async def test_a_service_that_stays_away_is_told_by_the_last_attempt() -> None:
-    error = await failure(Scripted(GetCurrentUser=[LOST]), 0.1)
+async def test_a_service_that_stays_away_is_told_by_the_last_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pauses, "FIRST_SECONDS", 60)  # so that the next attempt would surely come too late
+    error = await failure(Scripted(GetCurrentUser=[LOST]))
     assert (error.code, error.reason) == (grpc.StatusCode.UNAVAILABLE, "")
 
 
@@ -113,8 +114,9 @@ async def test_the_reason_of_another_domain_is_none_of_ours() -> None:
     assert (await failure(Scripted(GetCurrentUser=[failed]))).reason == ""
 
 
-async def test_where_nothing_listens_a_call_fails_as_unavailable() -> None:
-    async with ChatBack("127.0.0.1:1", credentials=KEY, call_seconds=0.2) as chat:
+async def test_where_nothing_listens_a_call_fails_as_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pauses, "FIRST_SECONDS", 60)
+    async with ChatBack("127.0.0.1:1", credentials=KEY) as chat:
         with pytest.raises(ChatBackError) as caught:
             await chat.auth.GetCurrentUser(WHO)
     assert caught.value.code is grpc.StatusCode.UNAVAILABLE

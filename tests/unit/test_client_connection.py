@@ -30,13 +30,13 @@ def certificate() -> tuple[bytes, bytes]:
     return secret, signed.public_bytes(serialization.Encoding.PEM)
 
 
-async def call_over(tls: Tls, secret: bytes, public: bytes) -> object:
+async def call_over(tls: Tls, secret: bytes, public: bytes, seconds: float = 10) -> object:
     """Calls a service that listens with this certificate."""
     server = grpc.aio.server(handlers=[Scripted(GetCurrentUser=[USER])])
     port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(secret, public)]))
     await server.start()
     try:
-        async with ChatBack(f"127.0.0.1:{port}", credentials=ApiKey("k"), tls=tls, call_seconds=1) as chat:
+        async with ChatBack(f"127.0.0.1:{port}", credentials=ApiKey("k"), tls=tls, call_seconds=seconds) as chat:
             return await chat.auth.GetCurrentUser(WHO)
     finally:
         await server.stop(None)
@@ -50,5 +50,5 @@ async def test_a_service_behind_ones_own_authority_is_reached() -> None:
 @pytest.mark.parametrize("tls", [True, False])
 async def test_nothing_is_said_to_a_service_that_cannot_prove_itself(tls: bool) -> None:
     with pytest.raises(ChatBackError) as caught:
-        await call_over(tls, *certificate())
+        await call_over(tls, *certificate(), seconds=1)
     assert caught.value.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)

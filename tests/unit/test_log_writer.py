@@ -3,17 +3,21 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
 from application import log_writer
+from application.audience import Audience
 from application.hub import Hub, Subscription
 from application.log_writer import UNWRITTEN_LIMIT, LogWriter, Transcript
+from application.ports.event_bus import Interest, News
 from domain.conversation import NO_USAGE, MessageStatus, Usage
 from domain.errors import InvalidInput, ReplicaFenced
 from domain.run import Cancelled, Completed, Failed, FinishReason, RunEvent, RunState, TextDelta
 from tests.builders import a_conversation, a_message, a_run, a_start, an_answer, new_id
 from tests.fakes.database import FakeDatabase
+from tests.fakes.event_bus import FakeEventBus
 from tests.fakes.replica_registry import FakeReplicaRegistry
 from tests.fakes.run_log import FakeRunLog
 from tests.unit.waiting import settled, until
@@ -28,7 +32,9 @@ class Desk:
         self.database = FakeDatabase()
         self.log = FakeRunLog(self.database)
         self.hub = Hub()
-        self.writer = LogWriter(new_id(), self.log, self.hub, self.database.clock)
+        self.bus = FakeEventBus()
+        self.audience = Audience(self.hub, self.bus)
+        self.writer = LogWriter(new_id(), self.log, self.audience, self.database.clock)
 
     async def join(self) -> None:
         await FakeReplicaRegistry(self.database).join(self.writer.replica_id)
@@ -41,7 +47,7 @@ class Desk:
         tables.runs[run.run_id] = run
         tables.events[run.run_id, 1] = a_start(run)
         tables.messages[run.workspace_id, answer.message_id] = answer
-        return self.writer.open(run, answer), self.hub.subscribe(run.run_id)
+        return self.writer.open(run, answer), self.hub.subscribe(run)
 
     def logged(self, transcript: Transcript) -> Sequence[RunEvent]:
         """The run's events after the first, as the log has them."""
@@ -111,11 +117,11 @@ async def test_the_end_is_not_shown_before_the_log_has_it(desk: Desk) -> None:
 
 async def test_seq_has_no_gap_over_many_rounds(desk: Desk) -> None:
     transcript, watcher = desk.begin()
-    for number in range(100):
+    for number in range(50):
         await desk.writer.write(transcript, f"{number} ")
         await until(lambda: not transcript.unwritten)
     await desk.writer.finish(transcript, STOP, NO_USAGE)
-    assert [event.seq for event in shown(watcher)] == list(range(2, 103))
+    assert [event.seq for event in shown(watcher)] == list(range(2, 53))
     assert shown(watcher) == desk.logged(transcript)
 
 
@@ -219,9 +225,34 @@ async def test_nothing_is_written_for_a_run_after_its_end(desk: Desk) -> None:
 
 async def test_text_that_was_in_the_log_before_belongs_to_the_message(desk: Desk) -> None:
     transcript, _ = desk.begin()
-    transcript.texts.append("logged ")
-    ending = await desk.writer.finish(transcript, Failed("REPLICA_LOST", "it died"), NO_USAGE)
+    adopted = desk.writer.open(transcript.run, replace(transcript.message, content="logged "))
+    ending = await desk.writer.finish(adopted, Failed("REPLICA_LOST", "it died"), NO_USAGE)
     assert (ending.message.content, ending.message.status) == ("logged ", MessageStatus.INCOMPLETE)
+
+
+async def test_a_further_attempt_goes_on_behind_the_log(desk: Desk) -> None:
+    first, _ = desk.begin()
+    run = replace(first.run, attempt=2, last_seq=7)
+    transcript = desk.writer.open(run, first.message)
+    await desk.writer.write(transcript, "again")
+    await desk.written(transcript, "again")
+    ending = await desk.writer.finish(transcript, STOP, NO_USAGE)
+    assert [(event.seq, event.attempt) for event in desk.logged(transcript)] == [(8, 2), (9, 2)]
+    assert (ending.run.attempt, ending.run.last_seq, ending.message.content) == (2, 9, "again")
+
+
+async def test_other_replicas_that_asked_are_sent_what_is_in_the_log(desk: Desk) -> None:
+    transcript, _ = desk.begin()
+    replica_id = new_id()
+    desk.audience.admit(Interest(replica_id, [transcript.run.run_id]))
+    await desk.writer.write(transcript, "x")
+    await desk.written(transcript, "x")
+    ending = await desk.writer.finish(transcript, STOP, NO_USAGE)
+    marks = [(transcript.run.run_id, ending.run.last_seq)]
+    assert list(desk.audience._outbox) == [
+        (replica_id, News(desk.logged(transcript)[:1])),
+        (replica_id, News([], marks)),
+    ]
 
 
 async def test_the_writer_of_a_fenced_replica_ends(idle_desk: Desk) -> None:
@@ -296,6 +327,25 @@ async def test_a_batch_that_succeeds_late_does_not_lift_the_fence(idle_desk: Des
     await until(working.done)
     assert isinstance(working.exception(), ReplicaFenced)
     assert idle_desk.writer.fenced
+
+
+@pytest.mark.parametrize("what", ["batch", "end"])
+async def test_what_the_log_took_before_the_lease_was_lost_is_shown(idle_desk: Desk, what: str) -> None:
+    transcript, watcher = idle_desk.begin()
+    idle_desk.log.flowing.clear()
+    working = asyncio.create_task(idle_desk.writer.run())
+    if what == "batch":
+        await idle_desk.writer.write(transcript, "x")
+    else:
+        finishing = asyncio.create_task(idle_desk.writer.finish(transcript, STOP, NO_USAGE))
+    await settled()
+    idle_desk.writer.fence()
+    idle_desk.log.flowing.set()
+    await until(working.done)
+    assert isinstance(working.exception(), ReplicaFenced)
+    if what == "end":
+        await finishing
+    assert shown(watcher) == idle_desk.logged(transcript) != []
 
 
 async def test_an_end_that_waits_for_a_writer_that_was_stopped_gives_up(idle_desk: Desk) -> None:

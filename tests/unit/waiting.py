@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Lets the other tasks go on until the condition holds; fails when they have had 5 seconds for it."""
+    """Lets the other tasks go on until the condition holds; fails when they have had 30 seconds for it."""
     loop = asyncio.get_running_loop()
-    end = loop.time() + 5
+    end = loop.time() + 30
     while not condition():
         assert loop.time() < end, "it never came to that"
         await asyncio.sleep(0)

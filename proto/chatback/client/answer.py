@@ -8,9 +8,9 @@ from typing import Any, Self, TypeAlias
 
 import grpc
 
-from chatback.client.errors import ChatBackError
+from chatback.client.errors import AnswerError, ChatBackError
 from chatback.client.pauses import Pauses
-from chatback.v1 import chat_service_pb2, run_pb2
+from chatback.v1 import chat_service_pb2, conversation_pb2, run_pb2
 from chatback.v1.chat_service_pb2_grpc import ChatServiceStub
 
 LAST_EVENTS = frozenset({"completed", "failed", "cancelled"})
@@ -26,6 +26,7 @@ class Answer:
     - `run_id`, `seq` and `text` are of the events so far. The text is void again after an `attempt_reset`.
     - `on_break`, where it is set, is told when the stream breaks, once until the next event: people like to know.
     - Who leaves before the end should use it as a context manager, so that the stream is closed at once.
+    - Who wants the whole alone awaits `message()`.
     """
 
     def __init__(
@@ -33,14 +34,15 @@ class Answer:
         runs: ChatServiceStub,
         *,
         patience_seconds: float,
-        question: chat_service_pb2.SendMessageRequest | None = None,
+        ask: Callable[[], Stream] | None = None,
         run_id: str = "",
         after_seq: int = 0,
     ) -> None:
         self._runs = runs
-        self._question = question
+        self._ask = ask
         self._patience_seconds = patience_seconds
         self._pieces: list[str] = []
+        self._newest = run_pb2.RunEvent()
         self._has_begun = False
         self._events = self._follow()
         self.on_break: Callable[[ChatBackError], None] | None = None
@@ -66,6 +68,15 @@ class Answer:
     ) -> None:
         await self._events.aclose()
 
+    async def message(self) -> conversation_pb2.Message:
+        """Waits for the end of the answer, and returns it. Raises AnswerError if it failed or was cancelled."""
+        async with self:
+            async for _ in self:
+                pass
+        if not self._newest.HasField("completed"):
+            raise AnswerError(self._newest, self.text)
+        return self._newest.completed.message
+
     async def _follow(self) -> AsyncGenerator[run_pb2.RunEvent, None]:
         """Yields the events of one stream after the other."""
         losses = _Losses(self._patience_seconds)
@@ -78,7 +89,7 @@ class Answer:
                         yield event
                         if event.WhichOneof("event") in LAST_EVENTS:
                             return
-                if self._question is None and not self._has_begun:  # the watcher's cursor was at the end already
+                if self._ask is None and not self._has_begun:  # the watcher's cursor was at the end already
                     return
             except ChatBackError as error:
                 loss = error
@@ -96,13 +107,13 @@ class Answer:
             call.cancel()
 
     def _open(self) -> Stream:
-        """Asks the question until its run is known, and from then on for what comes after the newest event."""
-        if self._question is not None and not self._has_begun:
-            return self._runs.SendMessage(self._question)
+        """Asks for the answer until its run is known, and from then on for what comes after the newest event."""
+        if self._ask is not None and not self._has_begun:
+            return self._ask()
         return self._runs.StreamRun(chat_service_pb2.StreamRunRequest(run_id=self.run_id, after_seq=self.seq))
 
     def _take(self, event: run_pb2.RunEvent) -> None:
-        self._has_begun = True
+        self._has_begun, self._newest = True, event
         self.run_id, self.seq = event.run_id, event.seq
         if event.HasField("text_delta"):
             self._pieces.append(event.text_delta.text)

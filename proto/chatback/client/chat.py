@@ -9,12 +9,11 @@ from chatback.client.answer import Answer
 from chatback.client.calls import StreamCalls, UnaryCalls
 from chatback.client.connection import Option, Tls, connect
 from chatback.client.credentials import Credentials
-from chatback.client.errors import AnswerError
 from chatback.client.session import Session
 from chatback.client.tokens import token_source
 from chatback.v1 import conversation_pb2, user_pb2
 from chatback.v1.auth_service_pb2_grpc import AuthServiceStub
-from chatback.v1.chat_service_pb2 import SendMessageRequest, SendOptions
+from chatback.v1.chat_service_pb2 import RegenerateMessageRequest, SendMessageRequest, SendOptions
 from chatback.v1.chat_service_pb2_grpc import ChatServiceStub
 from chatback.v1.conversation_service_pb2_grpc import ConversationServiceStub
 from chatback.v1.model_service_pb2_grpc import ModelServiceStub
@@ -36,7 +35,7 @@ class ChatBack:
 
     def __init__(
         self,
-        target: str,
+        target: str | Sequence[str],
         *,
         credentials: Credentials | None = None,
         tls: Tls = False,
@@ -46,7 +45,8 @@ class ChatBack:
     ) -> None:
         """Connects to nothing yet: the first call does, and signs in.
 
-        - `target` is host:port, or any other name that gRPC knows to resolve.
+        - `target` is host:port, or any other name that gRPC knows to resolve, or the ip:port of each replica. Calls
+          take turns over all addresses behind it that can be reached; an Answer whose replica goes resumes on another.
         - `tls` is True to trust the usual authorities, or what grpc.ssl_channel_credentials() returns. Without it,
           tokens travel unencrypted.
         - `patience_seconds` is how long an answer whose stream broke is tried for without a new event.
@@ -73,21 +73,32 @@ class ChatBack:
         *,
         request_id: str = "",
         parent_message_id: str = "",
+        edited_message_id: str = "",
         options: SendOptions | None = None,
     ) -> Answer:
         """Asks, and returns the events of the answer. Nothing is sent before the first is awaited.
 
-        A `request_id` of one's own makes the question safe to repeat over restarts of the program; without it, it is
-        safe for as long as the Answer lives.
+        - The question ends the conversation, or follows `parent_message_id`, or says `edited_message_id` in other
+          words; the last two begin a branch.
+        - A `request_id` of one's own makes it safe to repeat over restarts of the program; without it, it is safe for
+          as long as the Answer lives.
         """
         question = SendMessageRequest(
             conversation_id=conversation_id,
             content=content,
             request_id=request_id or str(uuid.uuid4()),
             parent_message_id=parent_message_id,
+            edited_message_id=edited_message_id,
             options=options,
         )
-        return Answer(self.runs, question=question, patience_seconds=self._patience_seconds)
+        return Answer(self.runs, ask=lambda: self.runs.SendMessage(question), patience_seconds=self._patience_seconds)
+
+    def regenerate(self, message_id: str, *, request_id: str = "", options: SendOptions | None = None) -> Answer:
+        """Asks for another answer beside the one in a message, and returns its events, as `send` does."""
+        wish = RegenerateMessageRequest(
+            message_id=message_id, request_id=request_id or str(uuid.uuid4()), options=options
+        )
+        return Answer(self.runs, ask=lambda: self.runs.RegenerateMessage(wish), patience_seconds=self._patience_seconds)
 
     def watch(self, run_id: str, after_seq: int = 0) -> Answer:
         """Returns the events of a run after a seq, those that are past and those that come."""
@@ -100,16 +111,19 @@ class ChatBack:
         *,
         request_id: str = "",
         parent_message_id: str = "",
+        edited_message_id: str = "",
         options: SendOptions | None = None,
     ) -> conversation_pb2.Message:
         """Asks, waits for the end of the answer, and returns it. Raises AnswerError if it failed or was cancelled."""
-        async with self.send(
-            conversation_id, content, request_id=request_id, parent_message_id=parent_message_id, options=options
-        ) as answer:
-            last = [event async for event in answer][-1]
-        if not last.HasField("completed"):
-            raise AnswerError(last, answer.text)
-        return last.completed.message
+        answer = self.send(
+            conversation_id,
+            content,
+            request_id=request_id,
+            parent_message_id=parent_message_id,
+            edited_message_id=edited_message_id,
+            options=options,
+        )
+        return await answer.message()
 
     async def close(self) -> None:
         """Ends the session that a Password began, if the service can be reached just now, and closes the channel."""

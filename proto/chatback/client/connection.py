@@ -1,6 +1,7 @@
 """The channel to the service."""
 
 from collections.abc import Sequence
+from ipaddress import ip_address
 from typing import Any, TypeAlias
 
 import grpc
@@ -16,16 +17,34 @@ OPTIONS: Sequence[Option] = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 2_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    ("grpc.max_receive_message_length", 64 << 20),
 )
+# Calls take turns over all replicas that can be reached, so that another try meets another replica.
+TAKE_TURNS: Option = ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}')
 
 
 def connect(
-    target: str, *, tls: Tls, options: Sequence[Option], interceptors: Sequence[grpc.aio.ClientInterceptor]
+    target: str | Sequence[str],
+    *,
+    tls: Tls,
+    options: Sequence[Option],
+    interceptors: Sequence[grpc.aio.ClientInterceptor],
 ) -> grpc.aio.Channel:
-    """Returns a channel that connects with its first call. `tls` True trusts the usual authorities."""
-    every = [*OPTIONS, *options]
+    """Returns a channel that connects with its first call. `tls` True trusts the usual authorities.
+
+    Raises ValueError for replicas that are not all IPv4, or all IPv6, addresses.
+    """
+    name, every = target if isinstance(target, str) else _name_of(target), [*OPTIONS, TAKE_TURNS, *options]
     if tls is False:
-        return grpc.aio.insecure_channel(target, options=every, interceptors=interceptors)
+        return grpc.aio.insecure_channel(name, options=every, interceptors=interceptors)
     credentials = grpc.ssl_channel_credentials() if tls is True else tls
-    return grpc.aio.secure_channel(target, credentials, options=every, interceptors=interceptors)
+    return grpc.aio.secure_channel(name, credentials, options=every, interceptors=interceptors)
+
+
+def _name_of(replicas: Sequence[str]) -> str:
+    """Returns what gRPC calls several addresses."""
+    try:
+        (version,) = {ip_address(replica.rpartition(":")[0].strip("[]")).version for replica in replicas}
+    except ValueError:
+        rule = "replicas are ip:port, all IPv4 or all IPv6; for host names use one that resolves to all of them"
+        raise ValueError(rule) from None
+    return f"ipv{version}:{','.join(replicas)}"

@@ -9,23 +9,34 @@ from domain.run import Run, RunEvent
 
 QUEUE_LIMIT = 64
 """Events kept for a watcher that is slow to take them; past it the watcher goes back to the log."""
+QUEUE_CHARACTERS = 32_768
+"""Their text, likewise: the event with the whole message is often longer than all that came before it."""
 
 
 class Subscription:
-    """What was committed for one run since its watcher last looked. Bounded."""
+    """What was committed for one run since its watcher last looked. Bounded. `newest` is the last seq it was told of."""
 
-    __slots__ = ("_arrived", "_events", "_stopped", "_woken")
+    __slots__ = ("_arrived", "_characters", "_events", "_stopped", "_woken", "newest")
 
-    def __init__(self) -> None:
+    def __init__(self, newest: int) -> None:
+        self.newest = newest
         self._events: list[RunEvent] = []
+        self._characters = 0
         self._woken = False
         self._stopped: Callable[[], ChatBackError] | None = None
         self._arrived: asyncio.Future[None] | None = None
 
     def put(self, event: RunEvent) -> None:
-        """Adds a committed event, or forgets all that are waiting when they are too many."""
-        if len(self._events) >= QUEUE_LIMIT:
-            self._events.clear()
+        """Adds a committed event; where the watcher is slow, too many or too long ones are left to the log."""
+        self.newest = event.seq
+        if not self._is_awaited:
+            self._characters += event.characters
+            if len(self._events) >= QUEUE_LIMIT or self._characters > QUEUE_CHARACTERS:
+                self._events.clear()
+                self._characters = event.characters
+            if self._characters > QUEUE_CHARACTERS:
+                self._characters, self._woken = 0, True
+                return
         self._events.append(event)
         self._wake()
 
@@ -52,8 +63,13 @@ class Subscription:
         if not self._events:
             self._woken = False
             return ()
-        taken, self._events = self._events, []
+        taken, self._events, self._characters = self._events, [], 0
         return taken
+
+    @property
+    def _is_awaited(self) -> bool:
+        """Says whether the watcher waits, and will take what comes now at once."""
+        return self._arrived is not None and not self._arrived.done()
 
     def _wake(self) -> None:
         if self._arrived is not None and not self._arrived.done():
@@ -86,7 +102,7 @@ class Hub:
     def subscribe(self, run: Run) -> Subscription:
         """Collects the events of a run from this moment on, until `unsubscribe` or the run's last event."""
         watched = self._watched.setdefault(run.run_id, _Watched(run))
-        subscription = Subscription()
+        subscription = Subscription(run.last_seq)
         watched.subscriptions.append(subscription)
         if self._closed is not None:
             subscription.stop(self._closed)

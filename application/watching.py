@@ -24,14 +24,14 @@ class Watching:
         The subscription must be older than the newest known event; it ends with this. Raises Unavailable with the
         cursor when this replica can't show more, and RunNotFound when the run has been erased meanwhile.
         """
-        events, newest, behind = known, run.last_seq, not known
+        events, behind = known, not known
         try:
             while True:
                 if behind:
-                    events, behind = await self._read(run, after_seq, newest)
+                    events, behind = await self._read(run, after_seq, subscription.newest)
                 for event in events:
                     if event.seq > after_seq + 1:
-                        newest, behind = max(newest, event.seq), True
+                        behind = True
                         break
                     if event.seq <= after_seq:
                         continue

@@ -17,7 +17,7 @@ from domain.conversation import Conversation, Message, MessageRole, MessageStatu
 from domain.identity import Role, User
 from domain.run import FinishReason, Run, RunEvent, SendOptions, Started, TextDelta, end
 
-ANSWERS, TOKENS = 200, 1_000
+WARM_UP_ANSWERS, ANSWERS, TOKENS = 50, 300, 1_000
 AGO = timedelta(hours=2)
 _SPOKEN = (
     "the of and a to in is you that it he was for on are as with his they I at be this have from or one had by word"
@@ -34,18 +34,19 @@ _ROWS_LEFT = "SELECT coalesce(sum(pg_column_size(e.*)), 0) FROM run_events e WHE
 async def packed(
     pool: Pool, driver: asyncpg.Connection, replica_id: UUID, chance: random.Random
 ) -> tuple[float, float]:
-    """Stores answers of 1,000 tokens, 1 to 3 to an event, 15 to 50 ms for each, and packs them.
+    """Stores answers of 1,000 tokens, 1 to 3 to an event and the events 15 to 50 ms apart, and packs them.
 
     Returns what they take then, messages' text included, in units of that text, and the seconds to pack one. What they
-    take are the bytes of all their rows and indexes; the text counts as it is, not as the database compresses it.
+    take are the bytes by which tables and indexes grow, once they have the first pages of each; the text counts as it
+    is, not as the database compresses it.
     """
     log, user = PostgresRunLog(pool), await _user(pool)
-    answers = [await _answer(pool, log, replica_id, user, chance) for _ in range(ANSWERS)]
-    before, began = await driver.fetchval(_PACKED_BYTES), time.perf_counter()
-    while await log.pack(datetime.now(UTC) - AGO / 2, ANSWERS):
-        pass
-    seconds = time.perf_counter() - began
-    rows = await driver.fetchval(_PACKED_BYTES) - before
+    for count in (WARM_UP_ANSWERS, ANSWERS):
+        answers = [await _answer(pool, log, replica_id, user, chance) for _ in range(count)]
+        before, began = await driver.fetchval(_PACKED_BYTES), time.perf_counter()
+        while await log.pack(datetime.now(UTC) - AGO / 2, count):
+            pass
+    seconds, rows = time.perf_counter() - began, await driver.fetchval(_PACKED_BYTES) - before
     rows += await driver.fetchval(_ROWS_LEFT, [run_id for run_id, _ in answers])
     text = sum(len(text.encode()) for _, text in answers)
     return (rows + text) / text, seconds / ANSWERS
@@ -63,7 +64,7 @@ async def _answer(
     pool: Pool, log: PostgresRunLog, replica_id: UUID, user: User, chance: random.Random
 ) -> tuple[UUID, str]:
     """Stores a question and its ended answer; returns the run and the answer's text."""
-    run, question, answer, conversation = _begun(user, replica_id, datetime.now(UTC) - AGO)
+    run, question, answer, conversation = _begun(user, replica_id, datetime.now(UTC).replace(microsecond=0) - AGO)
     start = Started(conversation.conversation_id, question.message_id, answer.message_id, run.model)
     started = RunEvent(run.workspace_id, run.run_id, 1, 1, run.create_time, start)
     async with PostgresUnitOfWorkFactory(pool)() as work:
@@ -92,7 +93,7 @@ def _events(run: Run, chance: random.Random) -> Sequence[RunEvent]:
     while left:
         tokens = min(left, chance.randint(1, 3))
         left -= tokens
-        now += sum((timedelta(milliseconds=chance.uniform(15, 50)) for _ in range(tokens)), timedelta())
+        now += timedelta(milliseconds=chance.randint(15, 50))
         text = "".join(f" {word}" for word in chance.choices(WORDS, k=tokens))
         events.append(RunEvent(run.workspace_id, run.run_id, len(events) + 2, 1, now, TextDelta(text)))
     return events

@@ -1,4 +1,4 @@
-"""The load on Redis: publishes news of 32 events while one replica listens; prints what the server takes as JSON.
+"""The load on Redis: 20 replicas tell each the next one news of 32 events; prints what the server takes as JSON.
 
     python -m bench.bus_load REDIS_URL SECONDS
 
@@ -23,9 +23,8 @@ from application.ports.event_bus import News
 from bench.seen import BusSeen
 from domain.run import RunEvent, TextDelta
 
-EVENTS, AT_ONCE = 32, 50
-CHANNEL = b"chatback:bench"
-READ_BYTES = 1 << 20
+EVENTS, REPLICAS = 32, 20
+READ_BYTES = 1 << 16
 
 
 def news() -> bytes:
@@ -56,23 +55,31 @@ async def hear(reader: asyncio.StreamReader, size: int) -> None:
         size -= len(data)
 
 
-async def measure(url: str, redis: Redis, seconds: float) -> BusSeen:
-    """Publishes 50 messages at a time and waits until the listener has them, for some seconds."""
-    payload, server = news(), psutil.Process((await redis.info("server"))["process_id"])
+async def replica(url: str, channel: bytes, payload: bytes, until: float) -> int:
+    """Publishes to a channel and waits for each message to come back on it, for a while; returns how many did."""
     (listener, ears), (replies, mouth) = await connected(url), await connected(url)
-    ears.write(command(b"SUBSCRIBE", CHANNEL))
+    ears.write(command(b"SUBSCRIBE", channel))
     await listener.readuntil(b":1\r\n")
-    batch = command(b"PUBLISH", CHANNEL, payload) * AT_ONCE
-    due = len(command(b"message", CHANNEL, payload)) * AT_ONCE
-    began, spent, sent = time.perf_counter(), server.cpu_times(), 0
-    while time.perf_counter() - began < seconds:
-        mouth.write(batch)
-        await asyncio.gather(hear(listener, due), hear(replies, len(b":1\r\n") * AT_ONCE))
-        sent += AT_ONCE
-    took, now = time.perf_counter() - began, server.cpu_times()
+    publish, due = command(b"PUBLISH", channel, payload), len(command(b"message", channel, payload))
+    sent = 0
+    while time.perf_counter() < until:
+        mouth.write(publish)
+        await hear(replies, len(b":1\r\n"))
+        await hear(listener, due)
+        sent += 1
     ears.close()
     mouth.close()
-    return BusSeen(sent / took, len(payload), (now.user + now.system - spent.user - spent.system) / sent)
+    return sent
+
+
+async def measure(url: str, redis: Redis, seconds: float) -> BusSeen:
+    """Lets all replicas publish for some seconds."""
+    payload, server = news(), psutil.Process((await redis.info("server"))["process_id"])
+    began, before = time.perf_counter(), server.cpu_times()
+    channels = [b"chatback:bench:%d" % number for number in range(REPLICAS)]
+    sent = sum(await asyncio.gather(*(replica(url, channel, payload, began + seconds) for channel in channels)))
+    took, after = time.perf_counter() - began, server.cpu_times()
+    return BusSeen(sent / took, len(payload), (after.user + after.system - before.user - before.system) / sent)
 
 
 async def main(url: str, seconds: float) -> None:

@@ -83,7 +83,7 @@ class LogSeen:
 
 @dataclass(frozen=True, slots=True)
 class BusSeen:
-    """What a Redis takes: messages a second with news of 32 events, their bytes, and its CPU seconds for each."""
+    """What a Redis takes: messages a second, each with news of 32 events, their bytes, and its CPU seconds for one."""
 
     messages: float
     message_bytes: float

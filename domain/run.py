@@ -150,6 +150,13 @@ class RunEvent:
     body: EventBody
 
     @property
+    def characters(self) -> int:
+        """How much text is in it."""
+        if isinstance(self.body, TextDelta):
+            return len(self.body.text)
+        return len(self.body.message.content) if isinstance(self.body, Completed) else 0
+
+    @property
     def is_last(self) -> bool:
         """Says whether the run ends with this event."""
         return isinstance(self.body, Terminal)

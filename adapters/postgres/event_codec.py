@@ -3,12 +3,22 @@
 A piece of an answer is stored as it is. The numbers are in the database for ever.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from domain.conversation import Message
-from domain.run import AttemptReset, Cancelled, Completed, EventBody, Failed, FinishReason, Started, TextDelta
+from domain.run import (
+    AttemptReset,
+    Cancelled,
+    Completed,
+    EventBody,
+    Failed,
+    FinishReason,
+    RunEvent,
+    Started,
+    TextDelta,
+)
 
 STARTED, TEXT_DELTA, ATTEMPT_RESET, COMPLETED, FAILED, CANCELLED = range(1, 7)
 
@@ -35,6 +45,28 @@ def decode(kind: int, payload: str, message: Message | None) -> EventBody:
     if kind == COMPLETED and message is not None:
         return Completed(message, FinishReason(payload))
     return _DECODERS[kind](payload)
+
+
+def columns(events: Sequence[RunEvent]) -> Sequence[Sequence[object]]:
+    """Returns workspaces, runs, seqs, attempts, times, kinds and payloads.
+
+    Attempts, times and kinds hold one value if that is the same for all.
+    """
+    bodies = [encode(event.body) for event in events]
+    return (
+        [event.workspace_id for event in events],
+        [event.run_id for event in events],
+        [event.seq for event in events],
+        _once([event.attempt for event in events]),
+        _once([event.create_time for event in events]),
+        _once([kind for kind, _ in bodies]),
+        [payload for _, payload in bodies],
+    )
+
+
+def _once(column: Sequence[object]) -> Sequence[object]:
+    """Returns the first value alone if all are the same: the driver's encoding is half of what a batch costs."""
+    return column[:1] if column and column.count(column[0]) == len(column) else column
 
 
 _DECODERS: Mapping[int, Callable[[str], EventBody]] = {

@@ -16,6 +16,8 @@ MESSAGE_COLUMNS = (
     " input_tokens, output_tokens, model, run_id"
 )
 
+_FOUND = ", ".join(f"m.{column}" for column in MESSAGE_COLUMNS.split(", "))
+
 _ADD = f"""
     INSERT INTO messages (workspace_id, {MESSAGE_COLUMNS})
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"""
@@ -27,13 +29,15 @@ _NEWEST_FIRST = f"""
         JOIN messages m ON m.workspace_id = $1 AND m.message_id = b.parent_message_id WHERE b.bytes <= $3)
     SELECT {MESSAGE_COLUMNS} FROM branch ORDER BY depth DESC"""
 # A page is chosen by ids and lengths, which are known without reading a long text; `listed` tells whether more follow.
+# OFFSET 0 keeps the planner from joining all messages of the workspace: each one shown is fetched by its key.
 _PAGE = f"""
     page AS (
         SELECT message_id, row_number() OVER place AS number, sum(bytes) OVER place AS bytes, count(*) OVER () AS listed
         FROM (SELECT message_id, depth, bytes FROM chosen ORDER BY depth, message_id LIMIT $4 + 1) AS first
         WINDOW place AS (ORDER BY depth, message_id))
-    SELECT {MESSAGE_COLUMNS}, listed FROM messages JOIN page USING (message_id)
-    WHERE workspace_id = $1 AND (number = 1 OR number <= $4 AND bytes <= $5) ORDER BY number"""
+    SELECT {_FOUND}, listed FROM page, LATERAL (
+        SELECT * FROM messages m WHERE m.workspace_id = $1 AND m.message_id = page.message_id OFFSET 0) AS m
+    WHERE number = 1 OR number <= $4 AND bytes <= $5 ORDER BY number"""
 _BRANCH = f"""
     WITH RECURSIVE chosen AS (
         SELECT message_id, parent_message_id, depth, octet_length(content) AS bytes FROM messages
@@ -48,7 +52,7 @@ _TREE = f"""
         WHERE workspace_id = $1 AND conversation_id = $2 AND (depth, message_id) > ($3, $6)),
     {_PAGE}"""
 _FIND = f"""
-    SELECT {", ".join(f"m.{column}" for column in MESSAGE_COLUMNS.split(", "))} FROM messages m
+    SELECT {_FOUND} FROM messages m
     JOIN conversations c ON c.workspace_id = m.workspace_id AND c.conversation_id = m.conversation_id
     WHERE m.workspace_id = $1 AND m.message_id = $2 AND c.user_id = $3 AND c.delete_time IS NULL"""
 

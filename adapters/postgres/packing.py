@@ -10,17 +10,21 @@ from uuid import UUID
 
 from asyncpg import Record
 
+from adapters.postgres import event_codec
 from adapters.postgres.connection import Connection
 from adapters.postgres.packed_codec import StoredEvent, pack, unpack
 from adapters.postgres.pool import Pool
+from domain.run import Started
 
 _EVENTS = 2000
 
+# What the first event says.
+_OF_STARTED = "r.conversation_id, m.parent_message_id, r.message_id, r.model"
 _CANDIDATES = """
     SELECT workspace_id, run_id FROM runs WHERE end_time < $1 AND NOT packed ORDER BY end_time LIMIT $2"""
 # The lock on the conversation keeps the packing of a run and its erasure apart.
-_LOCK = """
-    SELECT r.attempt, r.last_seq, m.content FROM runs r
+_LOCK = f"""
+    SELECT r.attempt, r.last_seq, m.content, {_OF_STARTED} FROM runs r
     JOIN conversations c USING (workspace_id, conversation_id)
     JOIN messages m ON m.workspace_id = r.workspace_id AND m.message_id = r.message_id
     WHERE r.workspace_id = $1 AND r.run_id = $2 AND NOT r.packed
@@ -32,8 +36,9 @@ _PUT = """
     INSERT INTO packed_events (workspace_id, run_id, seq, text_offset, text_length, packed)
     VALUES ($1, $2, $3, $4, $5, $6)"""
 _MARK = "UPDATE runs SET packed = true WHERE workspace_id = $1 AND run_id = $2"
-_READ = """
-    SELECT p.packed, substr(m.content, p.text_offset + 1, p.text_length) AS text, p.seq < r.last_seq AS has_more
+_READ = f"""
+    SELECT p.packed, substr(m.content, p.text_offset + 1, p.text_length) AS text, p.seq < r.last_seq AS has_more,
+        {_OF_STARTED}
     FROM packed_events p JOIN runs r USING (workspace_id, run_id)
     JOIN messages m ON m.workspace_id = r.workspace_id AND m.message_id = r.message_id
     WHERE p.workspace_id = $1 AND p.run_id = $2 AND p.seq > $3 ORDER BY p.seq LIMIT 1"""
@@ -57,7 +62,8 @@ async def read_packed(
     row = await connection.row(_READ, workspace_id, run_id, after_seq)
     if row is None:
         return [], False
-    return [event for event in unpack(row["packed"], row["text"]) if event.seq > after_seq], row["has_more"]
+    events = _replaced(unpack(row["packed"], row["text"]), "", by=_started(row))
+    return [event for event in events if event.seq > after_seq], row["has_more"]
 
 
 async def _pack(connection: Connection, *key: UUID) -> bool:
@@ -77,8 +83,28 @@ async def _pack(connection: Connection, *key: UUID) -> bool:
 
 
 def _packed(events: Sequence[StoredEvent], run: Record, text_offset: int) -> tuple[int, bytes]:
-    """Returns how much of the message's text the events share, from the offset on, and the events without it."""
+    """Returns how much of the message's text the events share, from the offset on, and the events without it.
+
+    What the first event says is left out, too, where the rows of run and message say the same.
+    """
+    events = _replaced(events, _started(run), by="")
     text = "".join(event.payload for event in events if event.is_text_of(run["attempt"]))
     if run["content"].startswith(text, text_offset):
         return len(text), pack(events, attempt_without_text=run["attempt"])
     return 0, pack(events, attempt_without_text=0)
+
+
+def _started(row: Record) -> str:
+    """Returns the payload of the first event of a run whose row has the columns of it."""
+    _, payload = event_codec.encode(
+        Started(row["conversation_id"], row["parent_message_id"], row["message_id"], row["model"])
+    )
+    return payload
+
+
+def _replaced(events: Sequence[StoredEvent], payload: str, *, by: str) -> Sequence[StoredEvent]:
+    """Returns the events with another payload of the first event of a run, where it is this one."""
+    first = events[:1]
+    if first and first[0].kind == event_codec.STARTED and first[0].payload == payload:
+        return [first[0]._replace(payload=by), *events[1:]]
+    return events

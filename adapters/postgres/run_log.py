@@ -5,6 +5,8 @@ from datetime import datetime
 from itertools import accumulate
 from uuid import UUID
 
+from asyncpg import UniqueViolationError
+
 from adapters.postgres import event_codec
 from adapters.postgres.messages import MESSAGE_COLUMNS, message_of
 from adapters.postgres.packed_codec import StoredEvent
@@ -20,20 +22,25 @@ PAGE_BYTES = 64 * 1024
 
 # The row lock is the fence: whoever fences this replica waits for the statement, or the statement sees the fence.
 HELD = "SELECT FROM replicas WHERE replica_id = $1 AND NOT fenced AND lease_until > clock_timestamp() FOR SHARE"
+# What is the same in all rows is sent once: unnest fills up the shorter columns with nulls.
 _PUT = """
     put AS (
         INSERT INTO run_events (workspace_id, run_id, seq, attempt, create_time, kind, payload)
-        SELECT e.* FROM unnest($2::uuid[], $3::uuid[], $4::int[], $5::int[], $6::timestamptz[], $7::smallint[],
-                               $8::text[]) AS e, {allowed}
-        ON CONFLICT DO NOTHING)"""
-_APPEND = f"WITH held AS MATERIALIZED ({HELD}), {_PUT.format(allowed='held')} SELECT count(*) FROM held"
+        SELECT workspace_id, run_id, seq, COALESCE(attempt, ($5::int[])[1]),
+            COALESCE(create_time, ($6::timestamptz[])[1]), COALESCE(kind, ($7::smallint[])[1]), payload
+        FROM unnest($2::uuid[], $3::uuid[], $4::int[], $5::int[], $6::timestamptz[], $7::smallint[], $8::text[])
+            AS e (workspace_id, run_id, seq, attempt, create_time, kind, payload), {allowed} {conflict})"""
+_NEW = f"WITH held AS MATERIALIZED ({HELD}), {_PUT.format(allowed='held', conflict='')} SELECT count(*) FROM held"
+_AGAIN = f"""
+    WITH held AS MATERIALIZED ({HELD}), {_PUT.format(allowed="held", conflict="ON CONFLICT DO NOTHING")}
+    SELECT count(*) FROM held"""
 # An end that is written again, its reply being lost, finds the run ended: by then its log may even be packed.
 _FINISH = f"""
     WITH held AS MATERIALIZED ({HELD}),
     running AS MATERIALIZED (
         SELECT FROM runs, held
         WHERE workspace_id = ($2::uuid[])[1] AND run_id = ($3::uuid[])[1] AND state = 'RUNNING'),
-    {_PUT.format(allowed="running")},
+    {_PUT.format(allowed="running", conflict="ON CONFLICT DO NOTHING")},
     answered AS (
         UPDATE messages SET content = $10, status = $11, input_tokens = $12, output_tokens = $13
         FROM held WHERE workspace_id = $2[1] AND message_id = $9 AND status = 'STREAMING'),
@@ -66,8 +73,12 @@ class PostgresRunLog(RunLog):
         self._pool = pool
 
     async def append(self, replica_id: UUID, events: Sequence[RunEvent]) -> bool:
+        columns = event_codec.columns(events)
         async with self._pool.connection() as connection:
-            return bool(await connection.value(_APPEND, replica_id, *_columns(events)))
+            try:
+                return bool(await connection.value(_NEW, replica_id, *columns))
+            except UniqueViolationError:  # so rare that to be ready for it would cost the usual batch too much
+                return bool(await connection.value(_AGAIN, replica_id, *columns))
 
     async def finish(self, replica_id: UUID, ending: Ending) -> bool:
         run, message, failure = ending.run, ending.message, ending.run.failure
@@ -76,7 +87,7 @@ class PostgresRunLog(RunLog):
                 await connection.value(
                     _FINISH,
                     replica_id,
-                    *_columns(ending.events),
+                    *event_codec.columns(ending.events),
                     message.message_id,
                     message.content,
                     message.status,
@@ -129,17 +140,3 @@ def _bounded(events: Sequence[StoredEvent]) -> Sequence[StoredEvent]:
 def _event(workspace_id: UUID, run_id: UUID, stored: StoredEvent, answer: Message | None = None) -> RunEvent:
     seq, attempt, create_time, kind, payload = stored
     return RunEvent(workspace_id, run_id, seq, attempt, create_time, event_codec.decode(kind, payload, answer))
-
-
-def _columns(events: Sequence[RunEvent]) -> tuple[list[object], ...]:
-    """Returns the events as one list per column."""
-    bodies = [event_codec.encode(event.body) for event in events]
-    return (
-        [event.workspace_id for event in events],
-        [event.run_id for event in events],
-        [event.seq for event in events],
-        [event.attempt for event in events],
-        [event.create_time for event in events],
-        [kind for kind, _ in bodies],
-        [text for _, text in bodies],
-    )

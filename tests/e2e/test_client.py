@@ -156,6 +156,25 @@ async def test_an_answer_outlives_its_replica(
             assert watched.text == await content(chat, conversation_id) == "Good evening"
 
 
+async def test_an_answer_made_anew_goes_on_elsewhere_when_its_replica_stops(
+    service: Service, tmp_path: Path, endpoint: OpenAIEndpoint, me: Person
+) -> None:
+    endpoint.script(answer("Hello"), answer("Good", asyncio.Event()))
+    settings = {**service.urls, "openai_base_url": endpoint.base_url, "chat_model": "model-1", "drain_seconds": 0.5}
+    with running(tmp_path / "data", **settings) as stopped:
+        async with client(stopped, service, credentials=known(me), options=[FIRST_THAT_ANSWERS]) as chat:
+            conversation_id = await converse(chat)
+            watched = chat.regenerate((await chat.ask(conversation_id, "Hi")).message_id)
+            events = await until_text(watched)
+            endpoint.script(answer("Good", " evening"))
+            stopped.signal()
+            events += [event async for event in watched]
+            assert [event.seq for event in events] == list(range(1, len(events) + 1))
+            assert [e.attempt_reset.reason for e in events if e.HasField("attempt_reset")] == ["REPLICA_DRAINING"]
+            assert watched.text == await content(chat, conversation_id) == "Good evening"
+        assert await stopped.ended() == 0
+
+
 async def until_text(watched: Answer) -> list[RunEvent]:
     """Reads an answer until it has begun."""
     events = []

@@ -34,8 +34,9 @@ class BackingServer:
         return f"postgresql://chatback@/chatback?host={Path(self.socket).parent}&port=5432"
 
     async def start(self) -> None:
-        """Starts it on the data it had."""
-        await asyncio.to_thread(self._start)
+        """Starts it on the data it had, unless it runs."""
+        if self._running is None:
+            await asyncio.to_thread(self._start)
 
     async def stop(self) -> None:
         """Stops it in an orderly way."""
@@ -61,8 +62,9 @@ class BackingServer:
         await self.stop()
 
     def _start(self) -> None:
-        self._running = ExitStack()
         servers = embedded_servers(
             self._folder, postgres=self.name == "postgres", valkey=self.name == "valkey", say=lambda _: None
         )
-        self._process = psutil.Process(self._running.enter_context(servers).children[0].process.pid)
+        with ExitStack() as stack:
+            self._process = psutil.Process(stack.enter_context(servers).children[0].process.pid)
+            self._running = stack.pop_all()

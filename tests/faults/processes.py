@@ -91,6 +91,17 @@ class Replica:
 
     async def start(self) -> None:
         """Starts the process and returns when it takes calls. Raises DidNotStartError."""
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await self._spawn()
+                self.port = int((await self._greeted("gRPC on ")).rpartition(":")[2])
+                self.url = await self._greeted("REST on ")
+        except BaseException:
+            if self.runs:
+                await self.kill()
+            raise
+
+    async def _spawn(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs, self._errors.open("a") as errors:
             self._process = await asyncio.create_subprocess_exec(
@@ -105,9 +116,6 @@ class Replica:
             )
         reader, self._control = await asyncio.open_connection(sock=ours)
         self._reading = asyncio.create_task(self._hear(reader))
-        async with asyncio.timeout(START_SECONDS):
-            self.port = int((await self._greeted("gRPC on ")).rpartition(":")[2])
-            self.url = await self._greeted("REST on ")
 
     def arm(self, failpoint: str, action: str, count: int = 1) -> None:
         """Has the process `kill` or `stop` itself when it comes to the failpoint for the count-th time from now."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import asyncpg
+import grpc
 
 from tests.e2e.caller import Person, sign_up
 from tests.faults.backing import BackingServer
@@ -80,11 +81,16 @@ class Rig:
         for replica in self.replicas:
             if replica.runs:
                 replica.signal(signal.SIGCONT)
+        await asyncio.gather(self.postgres.start(), self.valkey.start())
         await self.start(*(replica for replica in self.replicas if not replica.runs))
 
     async def person(self) -> Person:
         """Signs somebody new up, whom every replica knows."""
-        return await sign_up(self.replicas[0].channel)
+        async with asyncio.timeout(60):
+            while True:
+                with suppress(grpc.aio.AioRpcError):  # a channel may not have found yet that its replica is back
+                    return await sign_up(self.replicas[0].channel)
+                await asyncio.sleep(0.1)
 
     @asynccontextmanager
     async def database(self) -> AsyncIterator[asyncpg.Connection]:

@@ -6,7 +6,10 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from random import Random
 
+import grpc
+
 from chatback.client import ChatBack
+from chatback.v1.conversation_service_pb2 import CreateConversationRequest
 from chatback.v1.run_pb2 import RunEvent
 from tests.e2e.caller import Client, Person
 from tests.faults.figures import SEED, Figures
@@ -21,6 +24,7 @@ from tests.faults.watchers import Watcher
 
 TAKEN_OVER_SECONDS = 40
 """Far too long for a take-over, which takes 15 seconds at most where machines are not busy with other things."""
+NEW = CreateConversationRequest()
 REPLAYED_LIMIT = 100
 """How many runs of a scenario are read again at the end."""
 BROKEN = ("Traceback", "call.broken", "rest.broken", "run.broken", "background.died", "never retrieved")
@@ -51,7 +55,15 @@ class Scene:
 
     async def conversation(self) -> str:
         """Makes a conversation at a replica that works."""
-        return (await self.person.converse()).conversation_id
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    made = await self.client(self.random.choice(self.live)).conversations.CreateConversation(NEW)
+                    return made.conversation.conversation_id
+                except grpc.aio.AioRpcError as error:
+                    if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                        raise
+                    await asyncio.sleep(0.1)
 
     async def conversations(self, count: int) -> Sequence[str]:
         """Makes so many conversations."""

@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from chatback.client import ApiKey, ChatBack, pauses
+from chatback.client.connection import Option
 from chatback.v1.chat_service_pb2 import StreamRunRequest
 from chatback.v1.conversation_pb2 import Message
 from chatback.v1.run_pb2 import RunCompleted, RunStarted, TextDelta
@@ -46,10 +47,10 @@ class Replicas:
 
 
 @asynccontextmanager
-async def replicas(*scripts: Scripted) -> AsyncIterator[Replicas]:
+async def replicas(*scripts: Scripted, options: Sequence[Option] = ()) -> AsyncIterator[Replicas]:
     async with AsyncExitStack() as stack:
         started = [await stack.enter_async_context(served(script)) for script in scripts]
-        chat = ChatBack([target for target, _ in started], credentials=ApiKey("k"))
+        chat = ChatBack([target for target, _ in started], credentials=ApiKey("k"), options=options)
         yield Replicas(scripts, [server for _, server in started], await stack.enter_async_context(chat))
 
 
@@ -62,6 +63,14 @@ async def test_calls_take_turns() -> None:
             await several.chat.auth.GetCurrentUser(WHO)
         after = several.calls("GetCurrentUser")
     assert [now - then for now, then in zip(after, before, strict=True)] == [5, 5]
+
+
+async def test_calls_take_turns_unless_the_options_say_otherwise() -> None:
+    options = [("grpc.service_config", '{"loadBalancingConfig": [{"pick_first": {}}]}')]
+    async with replicas(*(Scripted(GetCurrentUser=[USER]) for _ in range(2)), options=options) as several:
+        for _ in range(10):
+            await several.chat.auth.GetCurrentUser(WHO)
+        assert several.calls("GetCurrentUser") == [10, 0]
 
 
 async def test_a_replica_that_is_gone_is_passed_over() -> None:

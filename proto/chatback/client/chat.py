@@ -50,7 +50,7 @@ class ChatBack:
         - `tls` is True to trust the usual authorities, or what grpc.ssl_channel_credentials() returns. Without it,
           tokens travel unencrypted.
         - `patience_seconds` is how long an answer whose stream broke is tried for without a new event.
-        - `options` are further options of the gRPC channel.
+        - `options` are further options of the gRPC channel, which may replace the client's own.
         """
         unary, streams = UnaryCalls(call_seconds), StreamCalls()
         self.channel = connect(target, tls=tls, options=options, interceptors=(unary, streams))

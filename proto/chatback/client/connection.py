@@ -10,6 +10,7 @@ Tls: TypeAlias = bool | grpc.ChannelCredentials
 Option: TypeAlias = tuple[str, Any]
 
 # A peer that is gone is found within 28 s, also in the middle of a silent stream; one that comes back, within 3 s.
+# Calls take turns over all replicas that can be reached, so that another try meets another replica.
 OPTIONS: Sequence[Option] = (
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 8_000),
@@ -17,9 +18,8 @@ OPTIONS: Sequence[Option] = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 2_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
 )
-# Calls take turns over all replicas that can be reached, so that another try meets another replica.
-TAKE_TURNS: Option = ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}')
 
 
 def connect(
@@ -31,9 +31,11 @@ def connect(
 ) -> grpc.aio.Channel:
     """Returns a channel that connects with its first call. `tls` True trusts the usual authorities.
 
+    `options` replace those of the same names in OPTIONS: of two, gRPC would take the first.
     Raises ValueError for replicas that are not all IPv4, or all IPv6, addresses.
     """
-    name, every = target if isinstance(target, str) else _name_of(target), [*OPTIONS, TAKE_TURNS, *options]
+    name = target if isinstance(target, str) else _name_of(target)
+    every = list({**dict(OPTIONS), **dict(options)}.items())
     if tls is False:
         return grpc.aio.insecure_channel(name, options=every, interceptors=interceptors)
     credentials = grpc.ssl_channel_credentials() if tls is True else tls

@@ -14,7 +14,7 @@ QUEUE_CHARACTERS = 32_768
 
 
 class Subscription:
-    """What was committed for one run since its watcher last looked. Bounded. `newest` is the last seq it was told of."""
+    """What was committed for one run since its watcher last looked. Bounded. `newest` is the last seq it heard of."""
 
     __slots__ = ("_arrived", "_characters", "_events", "_stopped", "_woken", "newest")
 

@@ -13,6 +13,11 @@ def cursor_before(response: Any) -> dict[str, str]:
     return _cursor(response.event, 1) if hasattr(response, "event") else {}
 
 
+def is_last(response: Any) -> bool:
+    """Says whether the response ends an answer that is whole, so that nothing comes after it."""
+    return hasattr(response, "event") and response.event.WhichOneof("event") == "completed"
+
+
 def cursor_alone(response: Any) -> Any:
     """Returns what is needed of a response for its cursor."""
     alone = type(response)()

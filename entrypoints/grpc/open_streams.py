@@ -7,15 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
-from domain.errors import StreamsTooMany, WatcherTooSlow
+from domain.errors import StreamsTooMany
 from domain.identity import Caller
 
 SLOW_SECONDS = 60.0
 """How long a caller may leave a response untaken."""
-LARGE_BYTES = 64 << 10
-"""Responses above this are counted while they are on the way: gRPC keeps each until its caller takes it."""
-LARGE_BYTES_OF_ALL = 12 << 20
-LARGE_BYTES_OF_ONE = 4 << 20
 
 
 class OpenStream:
@@ -70,7 +66,6 @@ class OpenStreams:
         self._slow_seconds = slow_seconds
         self._of_user: Counter[UUID] = Counter()
         self._of_session: defaultdict[UUID, set[OpenStream]] = defaultdict(set)
-        self._large_of_user: Counter[UUID] = Counter()
 
     def __len__(self) -> int:
         """Returns how many are open, over all users."""
@@ -89,23 +84,6 @@ class OpenStreams:
             yield stream
         finally:
             self._leave(caller, stream)
-
-    @contextmanager
-    def carrying(self, caller: Caller, size: int, **cursor: str) -> Iterator[None]:
-        """Counts a large response of `size` bytes for the block.
-
-        Raises WatcherTooSlow where too much is on the way already, to this caller or to all.
-        """
-        own, total = self._large_of_user[caller.user_id], self._large_of_user.total()
-        if (own and own + size > LARGE_BYTES_OF_ONE) or (total and total + size > LARGE_BYTES_OF_ALL):
-            raise WatcherTooSlow(**cursor)
-        self._large_of_user[caller.user_id] += size
-        try:
-            yield
-        finally:
-            self._large_of_user[caller.user_id] -= size
-            if not self._large_of_user[caller.user_id]:
-                del self._large_of_user[caller.user_id]
 
     def end(self, session_id: UUID) -> None:
         """Ends the streams of a session that has ended."""

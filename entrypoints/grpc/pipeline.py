@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -31,8 +31,9 @@ from application.ports.telemetry import UNWATCHED, MethodMeter, Telemetry
 from domain.errors import ChatBackError, InvalidField, PermissionMissing, TokenInvalid, WatcherTooSlow
 from domain.identity import Caller
 from entrypoints.grpc import errors
-from entrypoints.grpc.cursors import cursor_after, cursor_alone, cursor_before
-from entrypoints.grpc.open_streams import LARGE_BYTES, OpenStream, OpenStreams
+from entrypoints.grpc.cursors import cursor_after, cursor_alone, cursor_before, is_last
+from entrypoints.grpc.large_responses import LARGE_BYTES, LargeResponses
+from entrypoints.grpc.open_streams import OpenStream, OpenStreams
 
 PUBLIC_METHODS = frozenset(
     {
@@ -89,6 +90,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         self._clock = clock
         self._streams = streams
         self._telemetry = telemetry
+        self._large = LargeResponses()
         self._unknown = telemetry.method("", streams=False)
         self._wrapped: dict[str, Handler] = {}
 
@@ -151,27 +153,38 @@ class Pipeline(grpc.aio.ServerInterceptor):
         return call
 
     async def _show(
-        self, responses: AsyncIterator[Any], serialize: Any, stream: OpenStream, context: Context, meter: MethodMeter
+        self,
+        responses: AsyncGenerator[Any, None],
+        serialize: Any,
+        stream: OpenStream,
+        context: Context,
+        meter: MethodMeter,
     ) -> None:
-        """Writes, which costs less than yielding, and lets a call that is cancelled hear of it here, in its own task.
-
-        While gRPC keeps a large response for a client that does not take it, it is not kept here as well.
-        """
+        """Writes: it costs less than yielding, and a call that is cancelled hears of it here, in its own task."""
         async for response in responses:
             data = serialize(response)
             stream.beat += 1
             if len(data) <= LARGE_BYTES:
                 await context.write(data)
-            else:
+            else:  # while gRPC keeps it for a client that does not take it, it is not kept here as well
+                if is_last(response):
+                    await responses.aclose()
                 response = cursor_alone(response)  # noqa: PLW2901
-                with self._streams.carrying(stream.caller, len(data), **cursor_before(response)):
-                    await context.write(data)
+                await self._write_large(data, stream.caller, context, cursor_before(response))
             stream.beat += 1
             meter.sent()
             if stream.is_ending:
                 await stream.closed()
                 self._authenticator.check(stream.caller)
                 raise WatcherTooSlow(**cursor_after(response))
+
+    async def _write_large(self, data: bytes, caller: Caller, context: Context, cursor: dict[str, str]) -> None:
+        try:
+            async with self._large.carrying(caller.user_id, len(data)):
+                await context.write(data)
+        except WatcherTooSlow as error:
+            error.metadata = cursor
+            raise
 
     @asynccontextmanager
     async def _around(self, method: str, meter: MethodMeter, request: Any, context: Context) -> AsyncIterator[None]:

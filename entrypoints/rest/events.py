@@ -14,9 +14,11 @@ from entrypoints.rest.proto_json import to_json
 
 FIRST_SECONDS = 2
 """How long a first event is waited for, so that a stream that fails has a status; then the answer begins without."""
-KEEP_ALIVE_SECONDS = 15
-"""How often a comment goes out, so that nothing in between takes the connection for dead."""
+KEEP_ALIVE_SECONDS = 10
+"""How often a comment goes out: nothing in between takes the connection for dead, and one that is dead is found out."""
 KEEP_ALIVE = b":\n\n"
+SLICE_BYTES = 64 << 10
+"""What is longer is sent in slices: a slice waits until the client has taken enough of those before."""
 CONTENT_TYPE = (b"content-type", b"text/event-stream; charset=utf-8")
 UNBUFFERED = ((b"x-accel-buffering", b"no"), (b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 
@@ -78,7 +80,9 @@ class EventStream:
             if not self.has_begun:
                 self.has_begun = True
                 await self._send({"type": "http.response.start", "status": 200, "headers": [CONTENT_TYPE, *self._head]})
-            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+            for start in range(0, len(data), SLICE_BYTES):
+                piece = data[start : start + SLICE_BYTES]  # of what is short, the same bytes again
+                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
 
     async def end(self) -> None:
         """Ends the answer; a stream that held nothing is 204, which tells an EventSource not to come back."""

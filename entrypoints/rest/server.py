@@ -14,8 +14,12 @@ from entrypoints.private_folder import private_folder
 from entrypoints.rest.connection import Connection
 
 KEEP_ALIVE_SECONDS = 75
-UNACKNOWLEDGED_MS = 60_000
-"""How long a client may leave what it was sent unacknowledged or unread."""
+UNACKNOWLEDGED_MS = 18_000
+"""How long a client may leave what it was sent unacknowledged, or its window shut. A client that is gone is sent a
+comment soon, and so found out within 30 s."""
+PROBES = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+"""When a client to which nothing is sent is asked whether it lives: seconds, seconds, and times."""
+STREAM_BYTES = 64 << 10
 
 
 class RestServer(uvicorn.Server):
@@ -77,8 +81,9 @@ def listen(host: str, port: int, *, shares_port: bool = False) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         # Connections inherit these: a client that vanished without a word is found out by them.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
+        for name, value in {**PROBES, "TCP_USER_TIMEOUT": UNACKNOWLEDGED_MS}.items():
+            if hasattr(socket, name):  # not every system has all
+                listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         listener.bind(address)
         listener.listen(2048)
     except OSError:
@@ -104,5 +109,8 @@ def channel_to(address: str) -> grpc.aio.Channel:
             ("grpc.max_metadata_size", 64 << 10),
             ("grpc.enable_retries", 0),
             ("grpc.enable_http_proxy", 0),
+            # A stream that is not read here keeps so much of what was sent, and not ever more.
+            ("grpc.http2.lookahead_bytes", STREAM_BYTES),
+            ("grpc.http2.bdp_probe", 0),
         ],
     )

@@ -36,6 +36,7 @@ class Replica:
     """One process of the service. `database`, `redis` and `front` are the proxies to what it needs and to itself.
 
     - `url` is where it serves REST, `target` where the proxy before its gRPC port is; that one stays over restarts.
+    - `leaves` says that it was told to, and was not started since.
     - `reached` are events by failpoint, set when the replica has come there; `acted` when it was told to act there.
     """
 
@@ -48,6 +49,7 @@ class Replica:
         self.reached: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self.acted: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self.died_at = 0.0
+        self.leaves = False
         self._folder = folder
         self._settings: dict[str, object] = {}
         self._stack = AsyncExitStack()
@@ -101,7 +103,16 @@ class Replica:
                 await self.kill()
             raise
 
+    def is_away(self, error: grpc.aio.AioRpcError) -> bool:
+        """Says whether a call failed as it may: UNAVAILABLE, or, where it met a server that just stops, CANCELLED.
+
+        That is gRPC's own word for calls that it never gave to the service.
+        """
+        code = error.code()
+        return code is grpc.StatusCode.UNAVAILABLE or (code is grpc.StatusCode.CANCELLED and self.leaves)
+
     async def _spawn(self) -> None:
+        self.leaves = False
         ours, theirs = socket.socketpair()
         with theirs, self._errors.open("a") as errors:
             self._process = await asyncio.create_subprocess_exec(
@@ -129,6 +140,7 @@ class Replica:
     def signal(self, number: signal.Signals) -> None:
         """Tells it something: SIGTERM asks it to leave, SIGSTOP stops it, SIGCONT lets it go on."""
         assert self._process is not None
+        self.leaves = self.leaves or number == signal.SIGTERM
         self._process.send_signal(number)
 
     async def kill(self) -> None:

@@ -57,11 +57,12 @@ class Scene:
         """Makes a conversation at a replica that works."""
         async with asyncio.timeout(60):
             while True:
+                replica = self.random.choice(self.live)
                 try:
-                    made = await self.client(self.random.choice(self.live)).conversations.CreateConversation(NEW)
+                    made = await self.client(replica).conversations.CreateConversation(NEW)
                     return made.conversation.conversation_id
                 except grpc.aio.AioRpcError as error:
-                    if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    if not replica.is_away(error):
                         raise
                     await asyncio.sleep(0.1)
 

@@ -99,7 +99,7 @@ class Watcher:
 
     async def _visit(self, replica: Replica) -> None:
         """Takes what one stream has."""
-        call = self._call(replica)
+        call, began_at = self._call(replica), self.seq
         try:
             while (response := await self._next(call)) is not grpc.aio.EOF:
                 self._take(replica, response.event)
@@ -110,7 +110,9 @@ class Watcher:
             return
         except grpc.aio.AioRpcError as error:
             told = failure_in(error)
-            self._broke(replica, told.code, told.reason, told.metadata)
+            was_met = told.code is not grpc.StatusCode.CANCELLED or not replica.is_away(error) or self.seq > began_at
+            if was_met:
+                self._broke(replica, told.code, told.reason, told.metadata)
         finally:
             call.cancel()
 

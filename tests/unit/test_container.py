@@ -16,7 +16,7 @@ from adapters.security.key_ring import KeyRing
 from entrypoints.container import Container, chat_model, model_catalog
 from entrypoints.settings import Environment, Settings
 
-OPENED = {"settings", "pool", "redis", "keys"}
+OPENED = {"settings", "database_url", "pool", "redis", "listener", "keys"}
 KEYS = KeyRing(Ed25519PrivateKey.generate(), b"p" * 32, b"r" * 32, b"c" * 32)
 
 
@@ -31,8 +31,10 @@ def container(settings: Settings) -> Iterator[Container]:
     """A container over connections that lead nowhere."""
     container = Container(
         settings=settings,
+        database_url="postgresql://127.0.0.1:1/nowhere",
         pool=providers.Object(object.__new__(Pool)),
         redis=providers.Object(Redis()),
+        listener=providers.Object(Redis()),
         keys=providers.Object(KEYS),
     )
     yield container
@@ -49,8 +51,21 @@ async def test_a_session_that_ends_is_refused_by_whoever_checks_tokens(container
 
 
 async def test_what_the_engine_publishes_is_what_callers_watch(container: Container) -> None:
-    assert container.chat().hub is container.engine().hub
-    assert container.chat().engine is container.engine() is container.conversations().engine
+    hubs = container.hub(), container.chat().hub, container.watching().hub, container.engine().audience.hub
+    assert len({id(hub) for hub in hubs}) == 1
+
+
+async def test_who_cancels_runs_speaks_to_the_engine_that_makes_them(container: Container) -> None:
+    assert container.chat().engine is container.engine() is container.remote().engine
+    assert container.chat().remote is container.remote() is container.conversations().remote
+
+
+async def test_what_is_posted_to_other_replicas_is_delivered(container: Container) -> None:
+    assert container.audience() is container.engine().audience is container.remote().audience
+
+
+async def test_the_lease_that_is_renewed_is_the_engine_s(container: Container) -> None:
+    assert container.lease() is container.engine().lease
 
 
 async def test_without_an_endpoint_the_built_in_model_answers(settings: Settings) -> None:

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from application.hub import QUEUE_LIMIT, Hub, Subscription
+from application.hub import QUEUE_CHARACTERS, QUEUE_LIMIT, Hub, Subscription
 from domain.errors import ReplicaDraining, ReplicaFenced, RunNotFound
-from domain.run import Cancelled, Run, RunEvent
+from domain.run import Cancelled, Completed, FinishReason, Run, RunEvent
 from tests.builders import a_conversation, a_run, an_answer, an_event
 from tests.unit.waiting import settled
 
@@ -84,6 +84,42 @@ async def test_a_watcher_that_never_looks_is_bounded(hub: Hub, run: Run) -> None
     subscription = hub.subscribe(run)
     hub.publish(list(pieces(run, 1, 20 * QUEUE_LIMIT)))
     assert len(subscription._events) <= QUEUE_LIMIT
+
+
+async def test_a_slow_watcher_s_long_texts_are_left_to_the_log(hub: Hub, run: Run) -> None:
+    subscription = hub.subscribe(run)
+    hub.publish([an_event(run, seq, "x" * (QUEUE_CHARACTERS // 2)) for seq in range(2, 5)])
+    assert [event.seq for event in await subscription.take()] == [4]
+
+
+async def test_what_was_taken_counts_no_more(hub: Hub, run: Run) -> None:
+    subscription = hub.subscribe(run)
+    for first in (2, 4):
+        hub.publish([an_event(run, seq, "x" * (QUEUE_CHARACTERS // 2)) for seq in (first, first + 1)])
+        assert [event.seq for event in await subscription.take()] == [first, first + 1]
+
+
+async def test_a_text_that_is_too_long_by_itself_is_left_to_the_log(hub: Hub, run: Run) -> None:
+    subscription = hub.subscribe(run)
+    hub.publish([an_event(run, 2, "x"), an_event(run, 3, "x" * (QUEUE_CHARACTERS + 1))])
+    assert not await subscription.take()
+    hub.publish([an_event(run, 4, "x")])
+    assert [event.seq for event in await subscription.take()] == [4]
+
+
+async def test_a_watcher_that_waits_is_handed_a_text_of_any_length(hub: Hub, run: Run) -> None:
+    subscription = hub.subscribe(run)
+    taking = asyncio.create_task(subscription.take())
+    await settled()
+    hub.publish([an_event(run, 2, "x" * (QUEUE_CHARACTERS + 1))])
+    assert [event.seq for event in await taking] == [2]
+
+
+async def test_a_whole_message_counts_as_its_text(hub: Hub, run: Run) -> None:
+    subscription = hub.subscribe(run)
+    message = an_answer(a_conversation(), content="x" * (QUEUE_CHARACTERS + 1))
+    hub.publish([an_event(run, 2, Completed(message, FinishReason.STOP))])
+    assert not await subscription.take()
 
 
 async def test_a_stopped_watcher_ends_with_the_reason(hub: Hub, run: Run) -> None:

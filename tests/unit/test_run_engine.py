@@ -789,3 +789,52 @@ async def test_leaving_needs_no_drain(replica: Replica) -> None:
     await replica.engine.hand_over()
     with pytest.raises(ReplicaDraining):
         await replica.ask()
+
+
+# Whoever takes the run along
+
+
+async def asked_by_one_who_takes_it_along(replica: Replica) -> Watcher:
+    watcher = await replica.ask(cancel_on_disconnect=True)
+    await watcher.next()
+    return watcher
+
+
+async def test_a_caller_whose_replica_is_fenced_does_not_cancel_the_run(replica: Replica, other: Replica) -> None:
+    watcher = await asked_by_one_who_takes_it_along(replica)
+    await replica.fenced()
+    await watcher.ended_with(ReplicaFenced)
+    await other.engine.adopt_orphans()
+    await answers_all(other, 1, "Yes.")
+    assert (await other.has_ended(watcher.run_id)).state is RunState.COMPLETED
+
+
+async def test_a_caller_whose_replica_leaves_does_not_cancel_the_run(replica: Replica, other: Replica) -> None:
+    watcher = await asked_by_one_who_takes_it_along(replica)
+    await leaves(replica)
+    await watcher.ended_with(ReplicaDraining)
+    await other.engine.adopt_orphans()
+    await answers_all(other, 1, "Yes.")
+    assert (await other.has_ended(watcher.run_id)).state is RunState.COMPLETED
+
+
+async def test_a_caller_who_is_sent_away_by_a_silent_database_does_not_cancel_the_run(replica: Replica) -> None:
+    watcher = await asked_by_one_who_takes_it_along(replica)
+    replica.clock.advance(seconds=5.5)
+    await replica.engine.check_lease()
+    await watcher.ended_with(DatabaseUnavailable)
+    await replica.beat()
+    await answers_all(replica, 1, "Yes.")
+    assert (await replica.has_ended(watcher.run_id)).state is RunState.COMPLETED
+
+
+async def test_a_caller_who_leaves_after_the_run_went_elsewhere_does_not_cancel_it(
+    replica: Replica, other: Replica
+) -> None:
+    watcher = await asked_by_one_who_takes_it_along(replica)
+    await replica.registry.leave(replica.engine.replica_id)
+    await other.engine.adopt_orphans()
+    await watcher.leave()
+    await replica.beat()
+    await answers_all(other, 1, "Yes.")
+    assert (await other.has_ended(watcher.run_id)).state is RunState.COMPLETED

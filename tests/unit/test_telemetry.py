@@ -89,10 +89,7 @@ async def replica(
     database: FakeDatabase, telemetry: FakeTelemetry, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Replica]:
     monkeypatch.setattr(log_writer, "RETRY_SECONDS", 0)
-    replica = Replica(database)
-    replica.engine.telemetry = telemetry
-    replica.engine._writer.telemetry = telemetry
-    async with replica.at_work():
+    async with Replica(database, telemetry=telemetry).at_work() as replica:
         yield replica
 
 

@@ -28,7 +28,7 @@ class Subscription:
 
     def put(self, event: RunEvent) -> None:
         """Adds a committed event; where the watcher is slow, too many or too long ones are left to the log."""
-        self.newest = event.seq
+        self.newest = max(self.newest, event.seq)
         if not self._is_awaited:
             self._characters += event.characters
             if len(self._events) >= QUEUE_LIMIT or self._characters > QUEUE_CHARACTERS:

@@ -11,19 +11,13 @@ from bench.http_wire import RepeatedRequest
 from bench.reading import Reading
 from bench.rest_client import RestClient
 from bench.seen import CallsSeen
-from bench.wire import RepeatedCall
+from bench.wire import GRPC, RepeatedCall
 from chatback.v1.conversation_service_pb2 import GetConversationRequest
 
 WARM_UP_SECONDS = 0.5
 END_SECONDS = 20.0
 
-CALL = {
-    ":method": "POST",
-    ":scheme": "http",
-    ":path": "/chatback.v1.ConversationService/GetConversation",
-    "te": "trailers",
-    "content-type": "application/grpc",
-}
+PATH = "/chatback.v1.ConversationService/GetConversation"
 Repeated = RepeatedCall | RepeatedRequest
 
 
@@ -45,7 +39,7 @@ async def over_grpc(client: Client, parsed: argparse.Namespace) -> Sequence[Repe
     """Begins calls on one connection, all in flight there."""
     request = GetConversationRequest(conversation_id=await client.new_conversation())
     response = await client.conversation(request)
-    headers = {**CALL, ":authority": parsed.address, **dict(client.metadata)}
+    headers = {**GRPC, ":path": PATH, ":authority": parsed.address, **dict(client.metadata)}
     wanted, due = request.SerializeToString(), response.SerializeToString()
     return [await connected(parsed.address, RepeatedCall(headers, wanted, due, parsed.in_flight))]
 

@@ -12,11 +12,9 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import grpc
 import msgspec
@@ -27,15 +25,17 @@ from bench.client import ANSWER_SECONDS, Client, Transcript, WrongAnswerError, s
 from bench.load import CONNECT_SECONDS, SET_UP_CALLS, WARM_UP_ANSWERS, bounded
 from bench.reading import Reading
 from bench.seen import Ages, DeliveriesSeen
+from bench.streaming import StreamingCalls
+from bench.wire import GRPC
 from chatback.v1.chat_service_pb2 import SendMessageRequest, SendMessageResponse, StreamRunRequest, StreamRunResponse
-from chatback.v1.chat_service_pb2_grpc import ChatServiceStub
 
-E = TypeVar("E", bound=BaseException)
-Responses: TypeAlias = AsyncIterable[SendMessageResponse | StreamRunResponse]
+SERVICE = "/chatback.v1.ChatService"
+Request: TypeAlias = SendMessageRequest | StreamRunRequest
+Response: TypeAlias = SendMessageResponse | StreamRunResponse
 
 
 @dataclass(slots=True)
-class Watchers:
+class Room:
     """All who watch at one replica, and the ages, in seconds, of the tokens that came while all of them had text."""
 
     wanted: int
@@ -43,126 +43,146 @@ class Watchers:
     talking: int = 0
     ages: list[float] = field(default_factory=list)
 
-    async def watch(self, responses: Responses) -> AsyncIterator[str]:
-        """Takes an answer to its end and yields its run's id at each event. Raises WrongAnswerError."""
-        transcript, talks = Transcript(), False
-        async for response in responses:
-            now, (seq, kind, said) = time.monotonic_ns(), said_in(response.event)
-            transcript.add(seq, kind, said)
-            if kind == "text_delta":
-                self.talking += not talks
-                talks = True
-                self._note(now, said)
-            yield response.event.run_id
-        self.talking -= 1
-        self._check(transcript.whole())
-
-    def _note(self, now: int, said: str) -> None:
+    def note(self, now: int, said: str) -> None:
+        """Notes the ages of tokens."""
         if self.talking == self.wanted:
             self.ages.extend((now - int(stamp)) / 1e9 for stamp in said.split())
 
-    def _check(self, text: str) -> None:
+    def check(self, text: str) -> None:
+        """Raises WrongAnswerError unless these are all the tokens of an answer."""
         stamps = [int(stamp) for stamp in text.split()]
         if len(stamps) != self.tokens or stamps != sorted(stamps):
             raise WrongAnswerError(f"{len(stamps)} tokens came of {self.tokens}, or not in their order")
 
 
+class Watcher:
+    """Takes one answer, as the receiver of a call. `begun` and `ended` fail if it is not exactly what it should be."""
+
+    def __init__(self, room: Room, parse: Callable[[bytes], Response]) -> None:
+        loop = asyncio.get_running_loop()
+        self.begun: asyncio.Future[str] = loop.create_future()
+        self.ended: asyncio.Future[None] = loop.create_future()
+        self._room, self._parse = room, parse
+        self._transcript, self._talks = Transcript(), False
+
+    def take(self, response: bytes) -> None:
+        """Takes the next event."""
+        now, event = time.monotonic_ns(), self._parse(response).event
+        seq, kind, said = said_in(event)
+        try:
+            self._transcript.add(seq, kind, said)
+        except WrongAnswerError as error:
+            self._end(error)
+        if not self.begun.done():
+            self.begun.set_result(event.run_id)
+        if kind == "text_delta":
+            self._room.talking += not self._talks
+            self._talks = True
+            self._room.note(now, said)
+
+    def close(self) -> None:
+        """Takes the end."""
+        self._room.talking -= self._talks
+        try:
+            self._room.check(self._transcript.whole())
+        except WrongAnswerError as error:
+            self._end(error)
+        self._end(None)
+
+    def _end(self, error: WrongAnswerError | None) -> None:
+        for future in (self.begun, self.ended):
+            if error and not future.done():
+                future.set_exception(error)
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """Where one calls, as whom, and the connection for it."""
+
+    address: str
+    metadata: tuple[tuple[str, str], ...]
+    calls: StreamingCalls
+
+    def call(self, method: str, request: Request, watcher: Watcher) -> Callable[[], None]:
+        """Begins a call and returns what leaves it."""
+        headers = {**GRPC, ":path": f"{SERVICE}/{method}", ":authority": self.address, **dict(self.metadata)}
+        return self.calls.call(headers, request.SerializeToString(), watcher)
+
+
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Where one answer after the other is asked for and where it is watched."""
+    """The replica that answers are asked of, and the rooms where they are watched, here or at another one."""
 
-    asker: Client
-    there: Client | None
-    at_home: Watchers | None
-    abroad: Watchers | None
+    here: Replica
+    there: Replica | None
+    at_home: Room
+    abroad: Room
+    watch: str
     gate: asyncio.Semaphore
 
-    async def listen(self, room: str) -> None:
-        """Asks in a conversation and watches the answer; who watches only elsewhere leaves once the run is known."""
-        request = SendMessageRequest(conversation_id=room, content="hi")
-        await self.gate.acquire()
-        call = ChatServiceStub(self.asker.channel).SendMessage(
-            request, metadata=self.asker.metadata, timeout=ANSWER_SECONDS
-        )
-        async with asyncio.TaskGroup() as group:
-            if self.at_home is None:
-                run_id = await first_run(call)
-                call.cancel()
-                self._follow(group, run_id)
-                return
-            known = False
-            async for run_id in self.at_home.watch(call):
-                if not known:
-                    known = True
-                    self._follow(group, run_id)
-
-    def _follow(self, group: asyncio.TaskGroup, run_id: str) -> None:
-        self.gate.release()
-        if self.there is not None and self.abroad is not None:
-            stub = ChatServiceStub(self.there.channel)
-            request = StreamRunRequest(run_id=run_id)
-            call = stub.StreamRun(request, metadata=self.there.metadata, timeout=ANSWER_SECONDS)
-            group.create_task(to_the_end(self.abroad.watch(call)))
+    async def listen(self, conversation_id: str) -> None:
+        """Asks in a conversation and watches; who watches only elsewhere leaves once the run is known."""
+        async with self.gate:
+            asker = Watcher(self.at_home, SendMessageResponse.FromString)
+            leave = self.here.call(
+                "SendMessage", SendMessageRequest(conversation_id=conversation_id, content="hi"), asker
+            )
+            run_id = await asker.begun
+        ends = [asker.ended]
+        if self.watch == "there":
+            leave()
+            ends.clear()
+        if self.watch != "here" and self.there is not None:
+            other = Watcher(self.abroad, StreamRunResponse.FromString)
+            self.there.call("StreamRun", StreamRunRequest(run_id=run_id), other)
+            ends.append(other.ended)
+        await asyncio.wait_for(asyncio.gather(*ends), ANSWER_SECONDS)
 
 
-async def first_run(call: Responses) -> str:
-    """Returns the run that a call begins."""
-    async for response in call:
-        return response.event.run_id
-    raise WrongAnswerError("the answer had no first event")
-
-
-async def to_the_end(events: AsyncIterator[str]) -> None:
-    """Takes all events."""
-    async for _ in events:
-        pass
-
-
-async def deliveries(here: Client, there: Client | None, parsed: argparse.Namespace) -> DeliveriesSeen:
+async def deliveries(
+    client: Client, here: Replica, there: Replica | None, parsed: argparse.Namespace
+) -> DeliveriesSeen:
     """Asks on all streams at once, some of them not yet begun, and returns how old the words were that came."""
-    watchers = partial(Watchers, parsed.streams, parsed.tokens)
-    at_home = watchers() if parsed.watch != "there" else None
-    abroad = watchers() if parsed.watch != "here" else None
-    gate = asyncio.Semaphore(SET_UP_CALLS)
-    rooms = await bounded(SET_UP_CALLS, [here.new_conversation() for _ in range(parsed.streams + WARM_UP_ANSWERS)])
-    for room in rooms[parsed.streams :]:
-        await Scene(here, there, watchers(), watchers() if there else None, gate).listen(room)
+
+    def scene() -> Scene:
+        rooms = (Room(parsed.streams, parsed.tokens) for _ in range(2))
+        return Scene(here, there, *rooms, parsed.watch, asyncio.Semaphore(SET_UP_CALLS))
+
+    asked = [client.new_conversation() for _ in range(parsed.streams + WARM_UP_ANSWERS)]
+    conversations = await bounded(SET_UP_CALLS, asked)
+    for conversation_id in conversations[parsed.streams :]:
+        await scene().listen(conversation_id)
     servers = [psutil.Process(pid) for pid in (parsed.pid, parsed.there_pid) if pid]
-    before = [Reading.now(server) for server in servers]
-    scene = Scene(here, there, at_home, abroad, gate)
-    await asyncio.gather(*(scene.listen(room) for room in rooms[: parsed.streams]))
+    shown, before = scene(), [Reading.now(server) for server in servers]
+    await asyncio.gather(*map(shown.listen, conversations[: parsed.streams]))
     after = [Reading.now(server) for server in servers]
     return DeliveriesSeen(
         parsed.streams * parsed.tokens,
         sum(later.server - sooner.server for sooner, later in zip(before, after, strict=True)),
         before[0].load_core_busy(after[0]),
-        Ages.of(at_home.ages) if at_home else None,
-        Ages.of(abroad.ages) if abroad else None,
+        Ages.of(shown.at_home.ages),
+        Ages.of(shown.abroad.ages),
     )
 
 
-def leaves(group: BaseExceptionGroup[E]) -> Iterator[E]:
-    """Yields what was raised, out of all groups within groups."""
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from leaves(error)
-        else:
-            yield error
-
-
-async def connected(stack: AsyncExitStack, address: str) -> grpc.aio.Channel:
-    """Returns a channel that is ready."""
-    channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
-    await asyncio.wait_for(channel.channel_ready(), CONNECT_SECONDS)
-    return channel
+async def replica(address: str, metadata: tuple[tuple[str, str], ...]) -> Replica:
+    """Connects to a replica."""
+    host, port = address.split(":")
+    loop = asyncio.get_running_loop()
+    _, calls = await asyncio.wait_for(loop.create_connection(StreamingCalls, host, int(port)), CONNECT_SECONDS)
+    return Replica(address, metadata, calls)
 
 
 async def main(parsed: argparse.Namespace) -> None:
     """Connects, signs up, puts on the load and prints what was seen as JSON."""
-    async with AsyncExitStack() as stack:
-        here = await Client.sign_up(await connected(stack, parsed.address))
-        there = Client(await connected(stack, parsed.there), here.metadata) if parsed.there else None
-        print(msgspec.json.encode(await deliveries(here, there, parsed)).decode())
+    async with grpc.aio.insecure_channel(parsed.address) as channel:
+        await asyncio.wait_for(channel.channel_ready(), CONNECT_SECONDS)
+        client = await Client.sign_up(channel)
+        here = await replica(parsed.address, client.metadata)
+        there = await replica(parsed.there, client.metadata) if parsed.there else None
+        print(msgspec.json.encode(await deliveries(client, here, there, parsed)).decode())
 
 
 def arguments() -> argparse.Namespace:
@@ -181,7 +201,7 @@ def arguments() -> argparse.Namespace:
 if __name__ == "__main__":
     try:
         uvloop.run(main(arguments()))
-    except* grpc.aio.AioRpcError as failed:
-        sys.exit("; ".join({f"{error.code().name}: {error.details()}" for error in leaves(failed)}))
-    except* (WrongAnswerError, TimeoutError) as failed:
-        sys.exit("; ".join({f"{type(error).__name__}: {error}" for error in leaves(failed)}))
+    except grpc.aio.AioRpcError as error:
+        sys.exit(f"{error.code().name}: {error.details()}")
+    except (WrongAnswerError, TimeoutError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")

@@ -29,6 +29,7 @@ from entrypoints.listening import port_in_use
 from entrypoints.metrics import metrics_page
 from entrypoints.operator import bootstrap_operator
 from entrypoints.rest.app import Page, RestApp, files, with_cors
+from entrypoints.rest.body import Bodies
 from entrypoints.rest.http_rules import http_rules
 from entrypoints.rest.probes import Readiness, alive
 from entrypoints.rest.routes import routes_over
@@ -157,9 +158,8 @@ async def _rest(
     server.add_insecure_port(address)
     channel = channel_to(address)
     stack.push_async_callback(channel.close)
-    transcoder = Transcoder(
-        routes_over(channel, http_rules(SERVICES)), container.clock(), settings.max_request_mb << 20
-    )
+    bodies = Bodies(settings.max_request_mb << 20)
+    transcoder = Transcoder(routes_over(channel, http_rules(SERVICES)), container.clock(), bodies)
     metrics = await stack.enter_async_context(metrics_page(container.telemetry(), worker))
     app = with_cors(RestApp(transcoder, _pages(container, metrics), container.clock()), settings.origins)
     try:

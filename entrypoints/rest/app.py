@@ -6,16 +6,19 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
+from starlette.datastructures import Headers as RequestHeaders
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from application.ports.clock import Clock
 from entrypoints.grpc.pipeline import REQUEST_ID
 from entrypoints.rest.answers import Answer
-from entrypoints.rest.body import Headers, discard
-from entrypoints.rest.failures import answer_for
-from entrypoints.rest.refusals import Header, Refused
+from entrypoints.rest.body import Headers, Incoming
+from entrypoints.rest.failures import answer_for, refusal_answer
+from entrypoints.rest.refusals import PREFLIGHT_REFUSED, Header, Refused
 from entrypoints.rest.routes import not_allowed
 from entrypoints.rest.transcoder import Transcoder
 
@@ -36,16 +39,15 @@ class RestApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one HTTP request."""
-        headers = dict(scope["headers"])
-        request_id = self._request_id(headers)
+        incoming = Incoming(dict(scope["headers"]), receive)
+        request_id = self._request_id(incoming.headers)
         try:
             if page := self.pages.get(scope["path"]):
                 await _show(page, scope["method"], send, request_id)
             else:
-                await self.transcoder.serve(scope, headers, request_id, receive, send)
+                await self.transcoder.serve(scope, incoming, request_id, send)
         except Exception as error:  # noqa: BLE001 - logged there, with the incident that the caller is told
-            answer = answer_for(error, self.clock, request_id)
-            await _send(answer, send, receive if isinstance(error, Refused) and error.unread else None, request_id)
+            await _refuse(answer_for(error, self.clock, request_id), send, incoming, request_id)
 
     def _request_id(self, headers: Headers) -> str:
         given = headers.get(b"x-request-id", b"").decode("latin-1")
@@ -78,7 +80,7 @@ def with_cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
     """Returns the application, open to scripts of pages from these origins; `*` is any. They send no cookies."""
     if not origins:
         return app
-    return CORSMiddleware(
+    return Cors(
         app,
         allow_origins=origins,
         allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
@@ -87,19 +89,35 @@ def with_cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
     )
 
 
+class Cors(CORSMiddleware):
+    """Refuses in the words of the API."""
+
+    def preflight_response(self, request_headers: RequestHeaders) -> Response:
+        """Answers what a browser asks in advance."""
+        response = super().preflight_response(request_headers)
+        if response.status_code == 200:
+            return response
+        request_id = str(uuid4())
+        answer = refusal_answer(Refused(PREFLIGHT_REFUSED), request_id)
+        kept = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
+        headers = {**kept, "x-request-id": request_id}
+        return Response(answer.body, answer.status, headers, answer.media_type.decode())
+
+
 async def _show(page: Page, verb: str, send: Send, request_id: str) -> None:
     if verb not in ("GET", "HEAD"):
         raise not_allowed(["GET", "HEAD"])
     await (await page()).send(send, request_id)
 
 
-async def _send(answer: Answer, send: Send, unread: Receive | None, request_id: str) -> None:
-    if unread is None:
+async def _refuse(answer: Answer, send: Send, incoming: Incoming, request_id: str) -> None:
+    """Sends the answer; where a body is still coming, the connection ends with it, as nobody wants that body."""
+    if not incoming.is_pending:
         await answer.send(send, request_id)
         return
     closing = Answer(answer.status, answer.body, headers=(*answer.headers, (b"connection", b"close")))
     await closing.send(send, request_id, ends=False)
-    await discard(unread)
+    await incoming.discard()
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

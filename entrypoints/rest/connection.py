@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from typing import Any, NoReturn
+from uuid import uuid4
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
@@ -20,6 +21,8 @@ from entrypoints.rest.refusals import (
 HEAD_BYTES = 16 << 10
 HEAD_SECONDS = 10
 """How long a head may take: from when the connection was made, or from its first byte on."""
+HEAD = b"content-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\nconnection: close\r\n\r\n"
+"""What goes before the words of a refusal; of the request it knows nothing for certain, so the id is new."""
 WITH_BODY = (b"POST", b"PUT", b"PATCH")
 LENGTHS = (b"content-length", b"transfer-encoding")
 
@@ -84,12 +87,13 @@ class Connection(HttpToolsProtocol):
         """Tells why there is no request, and closes when the client has had a moment to read that."""
         if self.transport.is_closing():
             return
-        answer = refusal_answer(Refused(self._refusal))
-        head = STATUS_LINE[answer.status] + b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        request_id = str(uuid4())
+        answer = refusal_answer(Refused(self._refusal), request_id)
+        head = STATUS_LINE[answer.status] + HEAD
         self._stop_waiting()
         self._leave_all()
         self._is_refused = True
-        self.transport.write(head % (answer.media_type, len(answer.body)) + answer.body)
+        self.transport.write(head % (answer.media_type, len(answer.body), request_id.encode()) + answer.body)
         self.transport.write_eof()
         self._hurry = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 

@@ -18,14 +18,14 @@ _STOPPING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 def answer_for(error: Exception, clock: Clock, request_id: str) -> Answer:
     """Returns the answer that tells of the error; one that nobody foresaw is told by an incident id alone."""
     if isinstance(error, Refused):
-        log.info("rest.refused", request_id=request_id, status=error.refusal.http, reason=error.refusal.reason)
-        return refusal_answer(error)
+        return refusal_answer(error, request_id)
     return error_answer(status_for(error, clock, request_id))
 
 
-def refusal_answer(refused: Refused) -> Answer:
-    """Returns the answer that tells why a request was refused."""
+def refusal_answer(refused: Refused, request_id: str) -> Answer:
+    """Returns the answer that tells why a request was refused, and tells the log."""
     refusal, detail = refused.refusal, Any()
+    log.info("rest.refused", request_id=request_id, status=refusal.http, reason=refusal.reason)
     detail.Pack(
         error_details_pb2.ErrorInfo(reason=refusal.reason, domain=errors.ERROR_DOMAIN, metadata=refused.metadata)
     )

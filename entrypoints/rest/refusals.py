@@ -36,14 +36,19 @@ HTTP_TOO_OLD = Refusal(
     426, grpc.StatusCode.FAILED_PRECONDITION, "HTTP_TOO_OLD", "a stream of events needs HTTP/1.1 at least"
 )
 HEADERS_TOO_LARGE = Refusal(431, INVALID, "HEADERS_TOO_LARGE", "the path and the headers are too large together")
+PREFLIGHT_REFUSED = Refusal(
+    400, INVALID, "PREFLIGHT_REFUSED", "pages of this origin may not call, or not with this method or these headers"
+)
+BODIES_TOO_MANY = Refusal(
+    503, grpc.StatusCode.UNAVAILABLE, "BODIES_TOO_MANY", "too many large bodies are arriving at this moment"
+)
 
 
 class Refused(Exception):  # noqa: N818 - what it says is no error of ours
-    """A request is refused. `unread` says that its body is still on the way."""
+    """A request is refused."""
 
-    def __init__(self, refusal: Refusal, *headers: Header, unread: bool = False, **metadata: str) -> None:
+    def __init__(self, refusal: Refusal, *headers: Header, **metadata: str) -> None:
         super().__init__(refusal.message)
         self.refusal = refusal
         self.headers = headers
-        self.unread = unread
         self.metadata = metadata

@@ -8,6 +8,7 @@ import grpc
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from entrypoints.grpc.pipeline import PUBLIC_METHODS
 from entrypoints.rest import request
 from entrypoints.rest.events import Frame, frame_for
 from entrypoints.rest.http_rules import HttpRule
@@ -23,6 +24,7 @@ class Route:
     template: PathTemplate
     body: str
     response_body: str
+    is_public: bool
     streams: bool
     resumes: bool
     request: type[Message]
@@ -76,6 +78,7 @@ def routes_over(channel: grpc.aio.Channel, rules: Iterable[HttpRule]) -> Routes:
 
 def _route(channel: grpc.aio.Channel, rule: HttpRule) -> Route:
     method = rule.method
+    name = f"/{method.containing_service.full_name}/{method.name}"
     request_type, response_type = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
     make = channel.unary_stream if method.server_streaming else channel.unary_unary
     return Route(
@@ -83,12 +86,13 @@ def _route(channel: grpc.aio.Channel, rule: HttpRule) -> Route:
         template=rule.template,
         body=rule.body,
         response_body=rule.response_body,
+        is_public=name in PUBLIC_METHODS,
         streams=method.server_streaming,
         resumes=method.server_streaming and request.CURSOR in method.input_type.fields_by_name,
         request=request_type,
         frame=frame_for(method.output_type),
         call=make(
-            f"/{method.containing_service.full_name}/{method.name}",
+            name,
             request_serializer=request_type.SerializeToString,
             response_deserializer=response_type.FromString,
         ),

@@ -77,12 +77,14 @@ class Watch:
 class History:
     """All sights and breaks of one scenario. A watcher is one client with one cursor, over as many streams as it took.
 
-    `after` holds where those watchers began that did not begin at the first event.
+    - `after` holds where those watchers began that did not begin at the first event.
+    - `silences` tells of streams that were given up since nothing came, one sentence each.
     """
 
     sights: list[Sight] = field(default_factory=list)
     breaks: list[Break] = field(default_factory=list)
     after: dict[str, int] = field(default_factory=dict)
+    silences: list[str] = field(default_factory=list)
 
     @property
     def run_ids(self) -> Sequence[str]:

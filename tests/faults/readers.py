@@ -37,7 +37,7 @@ class SseWatcher(Watcher):
                     return
                 await self._read(replica, response)
         except TimeoutError:
-            return
+            self._was_silent(replica)
         except (aiohttp.ClientError, ConnectionError):
             self._broke(replica, grpc.StatusCode.UNAVAILABLE, "connection")
 

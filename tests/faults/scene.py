@@ -20,10 +20,11 @@ from tests.faults.readers import SseWatcher
 from tests.faults.rig import Rig
 from tests.faults.truth import asked_more_than_once, come_to_rest, stored_runs
 from tests.faults.validators import Case, offences
-from tests.faults.watchers import Watcher
+from tests.faults.watchers import IDLE_SECONDS, Watcher
 
 TAKEN_OVER_SECONDS = 40
 """Far too long for a take-over, which takes 15 seconds at most where machines are not busy with other things."""
+IMPATIENT_SECONDS = 3
 NEW = CreateConversationRequest()
 REPLAYED_LIMIT = 100
 """How many runs of a scenario are read again at the end."""
@@ -32,13 +33,17 @@ BROKEN = ("Traceback", "call.broken", "rest.broken", "run.broken", "background.d
 
 
 class Scene:
-    """What a test works with. Chance is the seed's and the test's name's."""
+    """What a test works with. Chance is the seed's and the test's name's.
+
+    Where replicas fall silent, `expects_silence` has to be set: then clients soon try others, and may do so.
+    """
 
     def __init__(self, name: str, rig: Rig, person: Person, figures: Figures) -> None:
         self.rig = rig
         self.person = person
         self.figures = figures
         self.history = History()
+        self.expects_silence = False
         self.random = Random(f"{SEED} {name}")
         self._token = person.tokens.access_token
         self._logs = {replica: len(replica.said) for replica in rig.replicas}
@@ -80,6 +85,7 @@ class Scene:
             history=self.history,
             random=self.random,
             drops=drops,
+            idle_seconds=IMPATIENT_SECONDS if self.expects_silence else IDLE_SECONDS,
         )
 
     def library(self) -> ChatBack:
@@ -106,6 +112,7 @@ class Scene:
         shown = self.random.sample(sorted(stored), min(len(stored), REPLAYED_LIMIT))
         await self._replay({run_id: stored[run_id].last_seq for run_id in shown})
         found += offences(Case(self.history, stored))
+        found += [] if self.expects_silence else self.history.silences
         found += [f"{replica.name} logged {line}" for replica in self._logs for line in self._defects(replica)]
         assert not found, "\n".join([f"CHATBACK_FAULT_SEED={SEED}: {len(found)} offences", *found[:20]])
         self.figures.count("answers", len(stored))

@@ -16,6 +16,7 @@ STREAMS = scaled(10, at_most=30)
 
 
 async def test_what_was_shown_holds_whatever_breaks(scene: Scene) -> None:
+    scene.expects_silence = True
     over, gremlins = asyncio.Event(), Gremlins(scene.rig, scene.random, scene.figures)
     conversations = await scene.conversations(20 * STREAMS)
     async with asyncio.TaskGroup() as group:

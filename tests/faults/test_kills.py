@@ -36,6 +36,7 @@ def test_every_failpoint_has_its_kill() -> None:
 
 
 async def test_answers_outlive_a_kill_at_every_failpoint_of_owners_and_of_those_who_cancel(scene: Scene) -> None:
+    scene.expects_silence = True
     for _ in range(ROUNDS):
         async with asyncio.TaskGroup() as group:
             for failpoint in (*BEGINNING, *MAKING, *ENDING):
@@ -92,6 +93,7 @@ async def canceller_dies(scene: Scene, failpoint: str) -> None:
 
 
 async def test_answers_outlive_a_kill_of_those_who_take_them_over(scene: Scene) -> None:
+    scene.expects_silence = True
     async with scene.rig.replica("owner") as owner, asyncio.TaskGroup() as group:
         await scene.rig.start(owner)
         watchers = await bystanders(scene, group, owner)

@@ -22,8 +22,8 @@ from tests.faults.processes import Replica
 
 PATIENCE_SECONDS = 120
 """How long a watcher tries before it says that the run is stuck."""
-IDLE_SECONDS = 3
-"""How long a stream may be silent before its client tries another: the peer may be stopped or out of reach."""
+IDLE_SECONDS = 20
+"""How long a stream may be silent before its client tries another. The model says something much more often."""
 
 
 @dataclass(eq=False, slots=True)
@@ -107,7 +107,7 @@ class Watcher:
                     return
             self._broke(replica, grpc.StatusCode.OK)
         except TimeoutError:
-            return
+            self._was_silent(replica)
         except grpc.aio.AioRpcError as error:
             told = failure_in(error)
             was_met = told.code is not grpc.StatusCode.CANCELLED or not replica.is_away(error) or self.seq > began_at
@@ -137,6 +137,9 @@ class Watcher:
         self.events.append(event)
         self.run_id, self.seq = event.run_id, event.seq
         self._news.set()
+
+    def _was_silent(self, replica: Replica) -> None:
+        self.history.silences.append(f"{self.name} of run {self.run_id or '?'} heard nothing of {replica.name}")
 
     def _broke(
         self, replica: Replica, code: grpc.StatusCode, reason: str = "", told: dict[str, str] | None = None

@@ -1,6 +1,6 @@
 """A gRPC server in this process, its callers, and what they read in a status."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -12,7 +12,7 @@ from grpc_status import rpc_status
 
 from application.authentication import Authenticator, EndedSessions
 from domain.identity import Caller
-from entrypoints.grpc.open_streams import OpenStreams
+from entrypoints.grpc.open_streams import SLOW_SECONDS, OpenStreams
 from entrypoints.grpc.pipeline import Pipeline
 from tests.fakes.clock import FakeClock
 from tests.fakes.database import FakeDatabase
@@ -26,11 +26,18 @@ LIFETIME = timedelta(minutes=10)
 class Gate:
     """Everything that a pipeline needs, in memory."""
 
-    def __init__(self, database: FakeDatabase | None = None, *, calls: int = 1000, open_streams: int = 2) -> None:
+    def __init__(
+        self,
+        database: FakeDatabase | None = None,
+        *,
+        calls: int = 1000,
+        open_streams: int = 2,
+        slow_seconds: float = SLOW_SECONDS,
+    ) -> None:
         self.database = database or FakeDatabase()
         self.clock: FakeClock = self.database.clock
         self.signer = FakeTokenSigner(self.clock)
-        self.streams = OpenStreams(open_streams)
+        self.streams = OpenStreams(open_streams, slow_seconds=slow_seconds)
         self.ended = EndedSessions(FakeUnitOfWorkFactory(self.database), self.clock, LIFETIME, self.streams.end)
         self.pipeline = Pipeline(
             Authenticator(self.signer, self.clock, self.ended),
@@ -46,25 +53,29 @@ class Gate:
 
 
 @asynccontextmanager
-async def serving(server: grpc.aio.Server, gate: Gate) -> AsyncIterator[grpc.aio.Channel]:
+async def serving(
+    server: grpc.aio.Server, gate: Gate, options: Sequence[tuple[str, int]] = ()
+) -> AsyncIterator[grpc.aio.Channel]:
     """Yields a channel to the server, on a port of its own."""
     await gate.ended.poll()
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
             yield channel
     finally:
         await server.stop(0)
 
 
 @asynccontextmanager
-async def guarded(gate: Gate, *add: Callable[[grpc.aio.Server], None]) -> AsyncIterator[grpc.aio.Channel]:
+async def guarded(
+    gate: Gate, *add: Callable[[grpc.aio.Server], None], options: Sequence[tuple[str, int]] = ()
+) -> AsyncIterator[grpc.aio.Channel]:
     """Serves what the functions add, behind the gate."""
     server = grpc.aio.server(interceptors=[gate.pipeline])
     for one in add:
         one(server)
-    async with serving(server, gate) as channel:
+    async with serving(server, gate, options) as channel:
         yield channel
 
 

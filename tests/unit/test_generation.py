@@ -217,6 +217,16 @@ async def test_an_answer_that_is_too_long_is_cut_and_ends_so(replica: Replica) -
 
 
 @pytest.mark.usefixtures("_short_answers")
+async def test_an_answer_that_has_reached_the_limit_ends_so(replica: Replica) -> None:
+    watcher = await replica.asked()
+    call = await replica.call()
+    call.say("12345", "67890")
+    last = (await watcher.all())[-1].body
+    assert isinstance(last, Completed)
+    assert (last.finish_reason, last.message.content, call.closed) == (FinishReason.LENGTH, "1234567890", True)
+
+
+@pytest.mark.usefixtures("_short_answers")
 async def test_an_answer_that_just_fits_is_whole(replica: Replica) -> None:
     watcher = await replica.answered("12345", "6789")
     assert replica.message(watcher.run_id).status is MessageStatus.COMPLETE
@@ -320,6 +330,18 @@ async def test_a_run_that_waits_for_room_in_the_log_can_be_left(replica: Replica
     replica.log.flowing.set()
     await handing_over
     assert not replica.run(watcher.run_id).end_time
+
+
+async def test_cancelling_twice_does_not_break_off_the_closing_of_the_model(replica: Replica) -> None:
+    watcher = await replica.heard("It wi")
+    call = await replica.call()
+    call.may_close.clear()
+    for _ in range(2):
+        replica.engine.cancel(watcher.run_id)
+        await settled()
+    call.may_close.set()
+    await watcher.all()
+    assert call.closed
 
 
 async def test_cancelling_an_ended_run_changes_nothing(replica: Replica) -> None:

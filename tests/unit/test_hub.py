@@ -246,6 +246,12 @@ async def test_late_news_do_not_make_the_newest_older(hub: Hub, run: Run) -> Non
     assert await sleeps(subscription)
 
 
+async def test_late_news_do_not_make_a_watcher_forget_what_it_heard_of(hub: Hub, run: Run) -> None:
+    subscription = hub.subscribe(run)
+    hub.publish([*pieces(run, 5, 5), *pieces(run, 3, 3)])
+    assert subscription.newest == 5
+
+
 async def test_an_announcement_behind_events_is_not_forgotten_with_them(hub: Hub, run: Run) -> None:
     subscription = hub.subscribe(run)
     hub.publish(list(pieces(run, 2, 2)))

@@ -148,7 +148,7 @@ def test_two_cases_of_a_oneof_are_not_as_the_schema_says() -> None:
         error_json(errors.status_of(CallsTooFrequent(200, 0.5))),
         error_json(errors.deadline_exceeded()),
         error_json(errors.internal_error("1")),
-        refusal_answer(Refused(refusals.BODY_TOO_LARGE, limit="5")).body,
+        refusal_answer(Refused(refusals.BODY_TOO_LARGE, limit="5"), "1").body,
     ],
 )
 def test_errors_are_as_their_schema_says(answer: bytes) -> None:

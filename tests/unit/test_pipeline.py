@@ -1,6 +1,8 @@
 """The way of every call: who is let in, what is let out, and what is given back at the end."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib import import_module
 from typing import Any
@@ -541,6 +543,33 @@ async def test_health_is_not_limited() -> None:
 async def test_nobody_may_speak_for_somebody_else(house: House) -> None:
     error = await house.refusal(house.get(("x-chatback-user", "bob")))
     assert (error.code(), info(error).reason) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_MISSING")
+
+
+async def test_in_a_unary_call_the_same_error_is_one(house: House) -> None:
+    house.service.behave = raising(grpc.aio.InternalError())
+    assert info(await house.refusal()).reason == "INTERNAL"
+
+
+async def test_a_call_that_was_refused_keeps_nothing_alive(house: House) -> None:
+    """Nor does it wait for the collector, which seldom comes."""
+    kept: list[weakref.ref[Kept]] = []
+
+    async def behave() -> str:
+        heavy = Kept()
+        kept.append(weakref.ref(heavy))
+        raise InvalidField("title", f"is {heavy}")
+
+    house.service.behave = behave
+    gc.disable()
+    try:
+        await house.refusal()
+        await until(lambda: kept[0]() is None)
+    finally:
+        gc.enable()
+
+
+class Kept:
+    """Something that takes memory."""
 
 
 async def test_a_client_that_is_gone_when_it_is_written_to_is_no_defect(house: House) -> None:

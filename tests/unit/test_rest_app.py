@@ -308,6 +308,29 @@ async def test_a_page_of_a_listed_origin_may_call(open_web: Web) -> None:
     assert "x-request-id" in answer.headers["access-control-expose-headers"]
 
 
+@pytest.mark.parametrize(
+    ("origin", "method", "headers"),
+    [
+        ("https://evil.example.org", "GET", "authorization"),
+        ("https://chat.example.org", "TRACE", "authorization"),
+        ("https://chat.example.org", "GET", "x-mine"),
+    ],
+)
+async def test_a_page_that_asks_for_too_much_is_told_in_the_words_of_the_api(
+    open_web: Web, origin: str, method: str, headers: str
+) -> None:
+    asked = await open_web.call(
+        "OPTIONS",
+        CONVERSATION,
+        origin=origin,
+        access_control_request_method=method,
+        access_control_request_headers=headers,
+    )
+    assert (asked.status, asked.reason) == (400, "PREFLIGHT_REFUSED")
+    assert asked.headers["x-request-id"]
+    assert ("access-control-allow-origin" in asked.headers) == (origin == "https://chat.example.org")
+
+
 async def test_a_page_of_another_origin_may_not(open_web: Web) -> None:
     answer = await open_web.call("GET", CONVERSATION, origin="https://evil.example.org")
     assert "access-control-allow-origin" not in answer.headers

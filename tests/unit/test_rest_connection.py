@@ -109,13 +109,14 @@ async def test_a_large_body_is_refused_to_a_client_that_sends_all_of_it_first(we
 
 async def test_a_large_body_in_chunks_is_refused(web: Web) -> None:
     chunks = b"10000\r\n%b\r\n" % (b"x" * 0x10000) * 80 + b"0\r\n\r\n"
-    reply = await answer_to(web, POST.encode() + b"transfer-encoding: chunked\r\n\r\n" + chunks)
+    head = web.request("POST", "/v1/conversations", content_length=None, transfer_encoding="chunked")
+    reply = await answer_to(web, head + chunks)
     assert reply.status == 413
 
 
 async def test_a_large_body_that_waits_to_be_asked_for_is_never_sent(web: Web) -> None:
     async with web.connection() as talk:
-        talk.send(POST.encode() + b"expect: 100-continue\r\ncontent-length: 9999999\r\n\r\n")
+        talk.send(web.request("POST", "/v1/conversations", b"", expect="100-continue", content_length="9999999"))
         assert (await talk.head()).status == 413
 
 
@@ -150,7 +151,7 @@ async def test_a_connection_that_says_nothing_is_given_up(web: Web, monkeypatch:
 async def test_a_body_that_takes_too_long_is_given_up(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body, "BODY_SECONDS", 0.02)
     monkeypatch.setattr(body, "LINGER_SECONDS", 0.02)
-    reply = await answer_to(web, POST.encode() + b"content-length: 9\r\n\r\n{")
+    reply = await answer_to(web, web.request("POST", "/v1/conversations", b"{", content_length="9"))
     assert (reply.status, reply.reason) == (408, "REQUEST_TOO_SLOW")
 
 

@@ -18,6 +18,7 @@ from chatback.v1.conversation_service_pb2_grpc import (
 )
 from entrypoints.grpc.server import SERVICES
 from entrypoints.rest.app import Page, RestApp, with_cors
+from entrypoints.rest.body import Bodies
 from entrypoints.rest.http_rules import http_rules
 from entrypoints.rest.routes import routes_over
 from entrypoints.rest.server import RestServer, channel_to, listen, private_address
@@ -221,7 +222,7 @@ async def serving_web(
         server.add_insecure_port(address)
         await server.start()
         async with channel_to(address) as channel:
-            transcoder = Transcoder(routes_over(channel, http_rules(SERVICES)), gate.clock, MAX_BODY)
+            transcoder = Transcoder(routes_over(channel, http_rules(SERVICES)), gate.clock, Bodies(MAX_BODY))
             app = with_cors(RestApp(transcoder, pages or {}, gate.clock), origins)
             rest = RestServer(app, listen("127.0.0.1", 0), trusted_proxies=proxies, grace_seconds=1)
             rest.start(lambda task: None)

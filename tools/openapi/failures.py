@@ -27,6 +27,7 @@ _OF_BODIES = (
     refusals.LENGTH_MISSING,
     refusals.BODY_TOO_LARGE,
     refusals.MEDIA_TYPE_UNSUPPORTED,
+    refusals.BODIES_TOO_MANY,
 )
 
 

@@ -146,6 +146,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A stream of events was asked for over HTTP/1.0. REST only, 426."""
     ERROR_REASON_HEADERS_TOO_LARGE: _ErrorReason.ValueType  # 46
     """Path and headers together are larger than the service takes. REST only, 431."""
+    ERROR_REASON_BODIES_TOO_MANY: _ErrorReason.ValueType  # 47
+    """Too many large bodies are arriving at this moment: the header `retry-after` says when to try again. REST only, 503."""
+    ERROR_REASON_PREFLIGHT_REFUSED: _ErrorReason.ValueType  # 48
+    """A page of another origin asked in advance (CORS) for what is not allowed to it: by its origin, with this method, or
+    with these headers. REST only, 400.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call or a run failed: the catalogue of failures.
@@ -280,4 +286,10 @@ ERROR_REASON_HTTP_TOO_OLD: ErrorReason.ValueType  # 45
 """A stream of events was asked for over HTTP/1.0. REST only, 426."""
 ERROR_REASON_HEADERS_TOO_LARGE: ErrorReason.ValueType  # 46
 """Path and headers together are larger than the service takes. REST only, 431."""
+ERROR_REASON_BODIES_TOO_MANY: ErrorReason.ValueType  # 47
+"""Too many large bodies are arriving at this moment: the header `retry-after` says when to try again. REST only, 503."""
+ERROR_REASON_PREFLIGHT_REFUSED: ErrorReason.ValueType  # 48
+"""A page of another origin asked in advance (CORS) for what is not allowed to it: by its origin, with this method, or
+with these headers. REST only, 400.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -77,6 +77,8 @@ class Generator:
             await generation.writer.finish(generation.transcript, outcome, usage)
         except ReplicaFenced:
             log.warning("run.abandoned", run_id=str(run_id))
+        except Exception:  # a defect: the run is an orphan of this replica's own from here on
+            log.exception("run.not_ended", run_id=str(run_id))
 
     async def _generate(self, generation: Generation) -> tuple[Outcome, Usage]:
         """Returns how the answer ended. What goes wrong is an outcome, too: watchers are told of it in the log."""

@@ -11,104 +11,19 @@ shares its core with the model: it holds, beside what the service takes, the mod
 import argparse
 import asyncio
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from dataclasses import dataclass
 
 import grpc
 import msgspec
 import psutil
 import uvloop
 
-from bench.client import ANSWER_SECONDS, Client, Transcript, WrongAnswerError, said_in
-from bench.load import CONNECT_SECONDS, SET_UP_CALLS, WARM_UP_ANSWERS, bounded
+from bench.client import ANSWER_SECONDS, Client, WrongAnswerError
+from bench.load import SET_UP_CALLS, WARM_UP_ANSWERS, bounded
 from bench.reading import Reading
 from bench.seen import Ages, DeliveriesSeen
-from bench.streaming import StreamingCalls
-from bench.wire import GRPC
+from bench.watching import CONNECT_SECONDS, Replica, Room, Watcher, replica
 from chatback.v1.chat_service_pb2 import SendMessageRequest, SendMessageResponse, StreamRunRequest, StreamRunResponse
-
-SERVICE = "/chatback.v1.ChatService"
-Request: TypeAlias = SendMessageRequest | StreamRunRequest
-Response: TypeAlias = SendMessageResponse | StreamRunResponse
-
-
-@dataclass(slots=True)
-class Room:
-    """All who watch at one replica, and the ages, in seconds, of the tokens that came while all of them had text."""
-
-    wanted: int
-    tokens: int
-    talking: int = 0
-    ages: list[float] = field(default_factory=list)
-
-    def note(self, now: int, said: str) -> None:
-        """Notes the ages of tokens."""
-        if self.talking == self.wanted:
-            self.ages.extend((now - int(stamp)) / 1e9 for stamp in said.split())
-
-    def check(self, text: str) -> None:
-        """Raises WrongAnswerError unless these are all the tokens of an answer."""
-        stamps = [int(stamp) for stamp in text.split()]
-        if len(stamps) != self.tokens or stamps != sorted(stamps):
-            raise WrongAnswerError(f"{len(stamps)} tokens came of {self.tokens}, or not in their order")
-
-
-class Watcher:
-    """Takes one answer, as the receiver of a call. `begun` and `ended` fail if it is not exactly what it should be."""
-
-    def __init__(self, room: Room, parse: Callable[[bytes], Response]) -> None:
-        loop = asyncio.get_running_loop()
-        self.begun: asyncio.Future[str] = loop.create_future()
-        self.ended: asyncio.Future[None] = loop.create_future()
-        self._room, self._parse = room, parse
-        self._transcript, self._talks = Transcript(), False
-
-    def take(self, response: bytes) -> None:
-        """Takes the next event."""
-        now, event = time.monotonic_ns(), self._parse(response).event
-        seq, kind, said = said_in(event)
-        try:
-            self._transcript.add(seq, kind, said)
-        except WrongAnswerError as error:
-            self._end(error)
-        if not self.begun.done():
-            self.begun.set_result(event.run_id)
-        if kind == "text_delta":
-            self._room.talking += not self._talks
-            self._talks = True
-            self._room.note(now, said)
-
-    def close(self) -> None:
-        """Takes the end."""
-        self._room.talking -= self._talks
-        try:
-            self._room.check(self._transcript.whole())
-        except WrongAnswerError as error:
-            self._end(error)
-        self._end(None)
-
-    def _end(self, error: WrongAnswerError | None) -> None:
-        for future in (self.begun, self.ended):
-            if error and not future.done():
-                future.set_exception(error)
-        if not self.ended.done():
-            self.ended.set_result(None)
-
-
-@dataclass(frozen=True, slots=True)
-class Replica:
-    """Where one calls, as whom, and the connection for it."""
-
-    address: str
-    metadata: tuple[tuple[str, str], ...]
-    calls: StreamingCalls
-
-    def call(self, method: str, request: Request, watcher: Watcher) -> Callable[[], None]:
-        """Begins a call and returns what leaves it."""
-        headers = {**GRPC, ":path": f"{SERVICE}/{method}", ":authority": self.address, **dict(self.metadata)}
-        return self.calls.call(headers, request.SerializeToString(), watcher)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +62,11 @@ async def deliveries(
     """Asks on all streams at once, some of them not yet begun, and returns how old the words were that came."""
 
     def scene() -> Scene:
-        rooms = (Room(parsed.streams, parsed.tokens) for _ in range(2))
-        return Scene(here, there, *rooms, parsed.watch, asyncio.Semaphore(SET_UP_CALLS))
+        at_home, abroad = Room(parsed.streams, parsed.tokens), Room(parsed.streams, parsed.tokens)
+        return Scene(here, there, at_home, abroad, parsed.watch, asyncio.Semaphore(SET_UP_CALLS))
 
-    asked = [client.new_conversation() for _ in range(parsed.streams + WARM_UP_ANSWERS)]
-    conversations = await bounded(SET_UP_CALLS, asked)
+    count = parsed.streams + WARM_UP_ANSWERS
+    conversations = await bounded(SET_UP_CALLS, [client.new_conversation() for _ in range(count)])
     for conversation_id in conversations[parsed.streams :]:
         await scene().listen(conversation_id)
     servers = [psutil.Process(pid) for pid in (parsed.pid, parsed.there_pid) if pid]
@@ -165,14 +80,6 @@ async def deliveries(
         Ages.of(shown.at_home.ages),
         Ages.of(shown.abroad.ages),
     )
-
-
-async def replica(address: str, metadata: tuple[tuple[str, str], ...]) -> Replica:
-    """Connects to a replica."""
-    host, port = address.split(":")
-    loop = asyncio.get_running_loop()
-    _, calls = await asyncio.wait_for(loop.create_connection(StreamingCalls, host, int(port)), CONNECT_SECONDS)
-    return Replica(address, metadata, calls)
 
 
 async def main(parsed: argparse.Namespace) -> None:

@@ -24,9 +24,9 @@ from bench.client import Client, WrongAnswerError
 from bench.reading import Reading
 from bench.rest_client import RestClient
 from bench.seen import AnswersSeen, percentile
+from bench.watching import CONNECT_SECONDS
 from bench.wire import CallsFailedError
 
-CONNECT_SECONDS = 20.0
 WARM_UP_ANSWERS = 2
 SET_UP_CALLS = 32
 """Calls in flight while conversations are made."""

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = 1
     except KeyboardInterrupt:
         return 130
-    print_tables(board, peers_measured=with_peers)
+    print_tables(board, peers_measured=with_peers, all_targets=not parsed.only)
     return status
 
 

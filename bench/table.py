@@ -1,5 +1,6 @@
 """The table that people read, and whether what was asked for has been reached."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -65,13 +66,13 @@ TARGETS = (
 )
 
 
-def print_tables(board: Board, *, peers_measured: bool) -> None:
-    """Prints what was measured, side by side, then what was to be reached."""
+def print_tables(board: Board, *, peers_measured: bool, all_targets: bool) -> None:
+    """Prints what was measured, side by side, then what was to be reached: all of it, or only what was measured."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 144
     console.print(_measured(board, peers_measured=peers_measured))
-    console.print(_targets(board))
+    console.print(_targets(board, [target for target in TARGETS if all_targets or board.has(target.figure)]))
 
 
 def _measured(board: Board, *, peers_measured: bool) -> Table:
@@ -88,9 +89,9 @@ def _measured(board: Board, *, peers_measured: bool) -> Table:
     return table
 
 
-def _targets(board: Board) -> Table:
+def _targets(board: Board, targets: Sequence[Target]) -> Table:
     table = Table("to reach", "bound", "reached", "", title="What ChatBack is to reach")
-    for target in TARGETS:
+    for target in targets:
         if reached := target.reached(board):
             value, good = reached
             table.add_row(target.name(), target.bound(), _text(value), "[green]pass[/]" if good else "[red]miss[/]")

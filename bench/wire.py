@@ -1,7 +1,7 @@
 """gRPC calls as bare HTTP/2 frames: they cost a tenth of a grpc.aio client's, so the server is the bottleneck.
 
-It knows only what a load takes: requests are bytes made once, what comes is not held up by flow control, which is opened
-wide at the start, and trailers are not read, as the responses themselves tell whether a call went well.
+It knows only what a load takes: flow control is opened wide at the start, and trailers are not read, as the responses
+themselves tell whether a call went well.
 """
 
 import asyncio
@@ -86,7 +86,10 @@ class Connection(asyncio.Protocol):
 
 
 class RepeatedCall(Connection):
-    """Makes the same call again and again on one connection, `in_flight` at a time, until it is told to stop."""
+    """Makes the same call again and again on one connection, `in_flight` at a time, until it is told to stop.
+
+    Requests are bytes made once; a response is good if its bytes are the ones that are due.
+    """
 
     def __init__(self, headers: Mapping[str, str], request: bytes, expected: bytes, in_flight: int) -> None:
         super().__init__()

@@ -19,6 +19,7 @@ from entrypoints.listening import reserved_port
 from entrypoints.private_folder import private_folder
 from entrypoints.settings import Settings
 from entrypoints.stop import Stop
+from entrypoints.worker import INTERRUPTED
 
 YOUNG_SECONDS = 10
 """A worker that dies before this age may do so again: it is replaced at once the first time, then ever more slowly."""
@@ -26,6 +27,7 @@ PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30
 PATIENCE_SECONDS = 30
 """How long past its drain a worker may take to end before it is killed."""
+IN_ORDER = (0, INTERRUPTED, -signal.SIGTERM, -signal.SIGINT)
 
 log = structlog.get_logger()
 
@@ -54,7 +56,8 @@ def supervise(
         crew = [
             WorkerProcess(number, [*command, str(number), str(folder)], environment) for number in range(1, count + 1)
         ]
-        asyncio.run(_supervise(crew, announce, child_died, settings.drain_seconds + PATIENCE_SECONDS))
+        patience = settings.drain_seconds + PATIENCE_SECONDS
+        asyncio.run(supervise_all(crew, announce=announce, child_died=child_died, patience=patience))
 
 
 class WorkerProcess:
@@ -115,16 +118,21 @@ class WorkerProcess:
 
     @property
     def failed(self) -> bool:
-        """Says whether it ended in another way than it should when told to; before it listens, the signal ends it."""
-        return self._process is not None and self._process.returncode not in (0, -signal.SIGTERM)
+        """Says whether it ended in another way than it should when told to; a signal may come before it listens."""
+        return self._process is not None and self._process.returncode not in IN_ORDER
 
 
-async def _supervise(
+async def supervise_all(
     crew: Sequence[WorkerProcess],
+    *,
     announce: Callable[[Ready], None],
     child_died: Callable[[], str | None],
     patience: float,
 ) -> None:
+    """Keeps all at work until a signal, then tells them, and waits `patience` seconds before it insists.
+
+    Raises ServerError as `supervise` does.
+    """
     stop = Stop()
     jobs = {"workers": _keep(crew, announce), "children": _watch(child_died)}
     tasks = [asyncio.create_task(job, name=name) for name, job in jobs.items()]

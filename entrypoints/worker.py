@@ -15,6 +15,8 @@ from entrypoints.errors import OperatorError
 
 ORPHANED = 3
 """The exit status of a worker whose supervisor is gone."""
+INTERRUPTED = 130
+"""That of one that was told to stop while it did something else than serving."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         _serve(worker, _end_with_the_supervisor())
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     except (ChatBackError, OperatorError, OSError) as error:
         sys.stderr.write(f"chatback: worker {worker.number}: {error}\n")
         return 1

@@ -90,9 +90,9 @@ class RedisEventBus(EventBus):
                 await asyncio.sleep(self._pauses.compute(min(failures, LONGEST_PAUSE_AFTER)))
 
     async def _subscribe(self, pubsub: PubSub, channel: str) -> None:
-        await pubsub.subscribe(channel)
-        if await pubsub.get_message(timeout=self._quiet_seconds) is None:
-            raise TimeoutError
+        async with asyncio.timeout(self._quiet_seconds):
+            await pubsub.subscribe(channel)
+            await pubsub.get_message(timeout=None)  # the server's word that messages arrive from now on
         self._deaf.is_over()
 
     async def _next(self, pubsub: PubSub) -> bytes:

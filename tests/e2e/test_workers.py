@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from chatback.v1 import auth_service_pb2, chat_service_pb2, run_pb2
 from tests.e2e.caller import Person, events_of, sign_up, text_of, until_text
 from tests.e2e.conftest import copied
-from tests.e2e.service import Service, running
+from tests.e2e.service import Service, running, spawned
 from tests.e2e.test_start import complaint
 from tests.e2e.web import rest_url, signed_in
 from tests.fakes.openai_endpoint import OpenAIEndpoint, answer
@@ -96,9 +97,8 @@ async def test_one_that_is_killed_is_replaced_and_no_answer_is_lost(crew: Servic
         assert [event.seq for event in events] == list(range(1, len(events) + 1))
         last = max((at for at, event in enumerate(events) if event.HasField("attempt_reset")), default=0)
         assert events[-1].completed.message.content == text_of(events[last:]) == "".join(text)
-    async with asyncio.timeout(60):
-        while len(workers(crew)) < COUNT or len(await by_worker(crew, "process_resident_memory_bytes")) < COUNT:
-            await asyncio.sleep(0.05)
+    await until(lambda: crew.said.count('"event":"worker.ready"') == 1)
+    assert len(await by_worker(crew, "process_resident_memory_bytes")) == COUNT
     assert {process.pid for process in workers(crew)} > {before[0].pid, before[2].pid}
     assert '"how":"killed by SIGKILL"' in crew.said
 
@@ -107,7 +107,7 @@ async def until_runs(service: Service, count: int) -> None:
     """Returns when so many answers are being made, over all workers."""
     async with asyncio.timeout(60):
         while sum((await by_worker(service, "chatback_runs_running")).values()) < count:
-            await asyncio.sleep(0.02)
+            pass
 
 
 async def whole_answer(service: Service, me: Person) -> list[run_pb2.RunEvent]:
@@ -153,7 +153,7 @@ async def test_a_signal_to_all_lets_answers_end_and_leaves_nothing_behind(
             call = me.send((await me.converse()).conversation_id)
             await until_text(call)
             leaving.signal()
-            await said(leaving, "runs.draining")
+            await until(lambda: "runs.draining" in leaving.said)
             gate.set()
             assert (await events_of(call))[-1].completed.message.content == "Hello world"
         assert await leaving.ended() == 0
@@ -168,15 +168,15 @@ async def test_a_second_signal_hurries_all(data_dir: Path, endpoint: OpenAIEndpo
             me = await sign_up(channel)
             await until_text(me.send((await me.converse()).conversation_id))
             leaving.signal(signal.SIGINT)
-            await said(leaving, "runs.draining")
+            await until(lambda: "runs.draining" in leaving.said)
             leaving.signal(signal.SIGINT)
             assert await leaving.ended(60) == 0
 
 
-async def said(service: Service, words: str) -> None:
-    """Returns when the log has these words."""
-    async with asyncio.timeout(30):
-        while words not in service.said:
+async def until(condition: Callable[[], bool]) -> None:
+    """Returns when the condition holds."""
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - another process makes it hold
             await asyncio.sleep(0.02)
 
 
@@ -209,3 +209,14 @@ def test_a_port_in_use_is_told_in_one_line(tmp_path: Path, crew: Service) -> Non
     port = rest_url(crew).rpartition(":")[2]
     assert f"127.0.0.1:{port}" in complaint(tmp_path / "data", workers=2, rest_port=port)
     assert not (tmp_path / "data" / "postgres").exists()
+
+
+def test_why_a_worker_does_not_start_is_told_and_nothing_is_left(data_dir: Path) -> None:
+    (data_dir / "operator.json").write_text("garbage")
+    with spawned(data_dir, stdout=subprocess.PIPE, stderr=subprocess.PIPE, workers=2) as process:
+        output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output) == (1, "")
+    first, second = str(errors).splitlines()
+    assert first.startswith(f"chatback: worker 1: {data_dir / 'operator.json'} is damaged")
+    assert second == "chatback: worker 1 did not start: exit status 1"
+    assert not (data_dir / "sockets").is_symlink()

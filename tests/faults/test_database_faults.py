@@ -53,10 +53,11 @@ async def test_a_restart_of_the_database_costs_no_event(scene: Scene) -> None:
 
 async def test_a_begin_whose_commit_was_not_confirmed_is_made_once(scene: Scene) -> None:
     replica, question = scene.random.choice(scene.rig.replicas), Question()
-    conversation = await scene.conversation()
+    conversation, lost = await scene.conversation(), replica.database.lost
     replica.database.lose_replies(to=b"COMMIT")
-    assert completed(question, await scene.watcher().ask(conversation, question, on=replica))
-    assert replica.database.lost
+    last = await scene.watcher().ask(conversation, question, on=replica)
+    assert completed(question, last)
+    assert (last.attempt, replica.database.lost) == (1, lost + 1)
     assert len(scene.rig.model.calls_for(question)) == 1
     await scene.judge()
 

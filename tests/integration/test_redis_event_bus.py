@@ -249,6 +249,15 @@ class TestSending:
         assert not await ends_at_once(unheard.send([(uuid4(), OrphansLeft())]))
         assert await ends_at_once(unheard.send([(uuid4(), OrphansLeft())]))
 
+    async def test_a_cancelled_send_ends_at_whatever_point_it_is(self, bus: RedisEventBus) -> None:
+        for turns in range(100):
+            send = asyncio.ensure_future(bus.send([(uuid4(), OrphansLeft())]))
+            for _ in range(turns % 20):
+                await asyncio.sleep(0)
+            cancelled = send.cancel()
+            await asyncio.gather(send, return_exceptions=True)
+            assert send.cancelled() == cancelled
+
     async def test_a_send_that_was_cut_short_leaves_no_reply_for_the_next_command(
         self, server: OwnServer, sending: Redis, hearing: Redis
     ) -> None:

@@ -157,6 +157,21 @@ async def test_a_defect_is_told_by_its_incident_alone(replica: Replica) -> None:
     assert last == Failed("INTERNAL", f"internal error, incident {incident}")
 
 
+async def test_an_end_that_fails_by_a_defect_is_logged_and_leaves_the_run_to_be_taken_over(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> bool:
+        raise RuntimeError("password=hunter2")
+
+    monkeypatch.setattr(replica.log, "finish", broken)
+    watcher = await replica.asked()
+    with capture_logs() as logs:
+        (await replica.call()).finish()
+        await until(lambda: not replica.engine.running)
+    assert [(line["event"], line["run_id"]) for line in logs] == [("run.not_ended", str(watcher.run_id))]
+    assert not replica.run(watcher.run_id).end_time
+
+
 async def test_what_no_database_takes_is_repaired(replica: Replica) -> None:
     watcher = await replica.answered("a\x00", "b\ud800", "c")
     assert watcher.text == replica.message(watcher.run_id).content == "a\ufffdb\ufffdc"

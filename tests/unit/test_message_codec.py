@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adapters.redis.message_codec import LIMIT, VERSION, UnknownMessageError, decode, encode
@@ -14,6 +14,8 @@ from application.ports.event_bus import BusMessage, CancelWanted, Interest, News
 from domain.run import AttemptReset, Cancelled, EventBody, Failed, RunEvent, Started, TextDelta
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
+
+PATIENTLY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 uuids = st.uuids()
 seqs = st.integers(min_value=1, max_value=2**63 - 1)
@@ -36,20 +38,20 @@ def event(body: EventBody, seq: int = 2) -> RunEvent:
     return RunEvent(uuid4(), uuid4(), seq, 1, NOW, body)
 
 
-@settings(deadline=None)
+@PATIENTLY
 @given(messages)
 def test_what_was_encoded_is_decoded(message: BusMessage) -> None:
     assert decode(encode(message)) == message
 
 
-@settings(deadline=None)
+@PATIENTLY
 @given(st.binary() | st.binary().map(VERSION.__add__))
 def test_other_bytes_are_refused_in_one_way_or_are_a_message(payload: bytes) -> None:
     with contextlib.suppress(UnknownMessageError):
         decode(payload)
 
 
-@settings(deadline=None)
+@PATIENTLY
 @given(messages, st.data())
 def test_half_a_message_is_refused(message: BusMessage, data: st.DataObject) -> None:
     payload = encode(message)

@@ -241,6 +241,7 @@ async def test_a_replica_may_take_back_under_its_new_id_what_it_lost(replica: Re
     await until(lambda: replica.text(watcher.run_id) == "No.")
     call.may_close.set()
     await until(lambda: call.closed)
+    await settled()
     assert replica.engine.makes(watcher.run_id)
     second.finish()
     await again.all()

@@ -19,7 +19,7 @@ from domain.conversation import Message, Usage
 from domain.errors import DatabaseUnavailable, InvalidInput, ReplicaFenced
 from domain.run import Cancelled, Ending, Failed, FinishReason, Run, RunEvent, TextDelta, end, failed
 
-UNWRITTEN_LIMIT = 1 << 20
+UNWRITTEN_LIMIT = 1 << 18
 """Characters of one run that may wait for the log; past it the model's stream is not read."""
 LONGEST_PAUSE = 0.015
 PAUSE_PER_RUN = 25e-6

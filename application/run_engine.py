@@ -20,9 +20,9 @@ from application.ports.event_bus import OrphansLeft
 from application.ports.replica_registry import ReplicaRegistry
 from application.ports.run_log import RunLog
 from application.ports.telemetry import UNWATCHED, Telemetry
-from domain.conversation import NO_USAGE, Message
+from domain.conversation import Message
 from domain.errors import DatabaseUnavailable, ReplicaDraining, ReplicaFenced
-from domain.run import Cancelled, Run
+from domain.run import Cancelled, Failed, Run
 
 ADOPTION_LIMIT = 20
 """Orphaned runs taken in at a time."""
@@ -98,14 +98,17 @@ class RunEngine:
             raise DatabaseUnavailable from None
         return self.replica_id
 
-    def start(self, run: Run, question: Message | None, answer: Message) -> None:
+    def start(
+        self, run: Run, question: Message | None, answer: Message, ends: Cancelled | Failed | None = None
+    ) -> None:
         """Generates the answer to a run that is in the log with its first event, or with that of its new attempt.
 
+        One that `ends` gets that end instead, and keeps the text that the answer has.
         Does nothing if this replica leaves or was fenced since the run got its owner: then it is an orphan like others.
         """
         if self._leaving or run.owner != self.replica_id or self.makes(run.run_id):
             return
-        generation = Generation(self._writer, self._writer.open(run, answer), question)
+        generation = Generation(self._writer, self._writer.open(run, answer), question, stopped_by=ends)
         self._generations[run.run_id] = generation
         self.telemetry.run_started()
         generation.task = asyncio.create_task(self.generator.make(generation), name=f"run {run.run_id}")
@@ -183,7 +186,7 @@ class RunEngine:
             return
         if await self.replicas.fence_expired():
             failpoint("after_fence_expired")
-        owner, writer = await self.owner(), self._writer
+        owner = await self.owner()
         room = min(ADOPTION_LIMIT, RUNS_LIMIT - self.running)
         attended = self._generations.keys() | self._beginning
         adopted = await self.replicas.adopt_orphans(owner, attended, room) if room > 0 else ()
@@ -191,7 +194,7 @@ class RunEngine:
             self.look_for_orphans.set()  # there may be more
         for run, message in adopted:
             failpoint("after_adopt")
-            await self._take_over(writer, run, message)
+            self._take_over(run, message)
 
     async def drain(self, seconds: float) -> None:
         """Takes no new runs and gives the running ones `seconds` to end."""
@@ -223,15 +226,11 @@ class RunEngine:
         failpoint("after_leave")
         await self.audience.tell(others, OrphansLeft())
 
-    async def _take_over(self, writer: LogWriter, run: Run, message: Message) -> None:
+    def _take_over(self, run: Run, message: Message) -> None:
         """Generates an adopted run again, or ends it."""
-        outcome = run.given_up()
         log.warning("run.adopted", run_id=str(run.run_id), attempt=run.attempt, crashes=run.crashes)
-        if outcome is None:
-            self.start(run, None, message)
-            self.audience.hub.announce(run.run_id, run.last_seq)
-        else:
-            await writer.finish(writer.open(run, message), outcome, NO_USAGE)
+        self.start(run, None, message, ends=run.given_up())
+        self.audience.hub.announce(run.run_id, run.last_seq)
 
     async def _idle(self, seconds: float) -> None:
         """Returns when no run is being begun or made any more, or after so many seconds."""

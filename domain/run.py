@@ -166,7 +166,7 @@ class RunEvent:
 class Run:
     """The making of one assistant message. `last_seq` is its newest event in the log, `owner` the replica making it.
 
-    `crashes` counts the replicas that died while they made it; those that handed it over do not count.
+    `crashes` counts how often its making broke off; being handed over does not count.
     """
 
     run_id: UUID

@@ -55,8 +55,7 @@ async def adopt_orphans(
 def _adopted(row: Record, replica_id: UUID) -> tuple[Run, AttemptReset | None]:
     """Returns the run as its new owner has it, and the event that says so; None for one that is given up."""
     run, retired = run_of(row), row["retired"]
-    crashed = run.owner != replica_id and not retired
-    run = replace(run, owner=replica_id, crashes=run.crashes + crashed)
+    run = replace(run, owner=replica_id, crashes=run.crashes + (not retired))
     if run.given_up():
         return run, None
     reason = ReplicaDraining.reason if retired else ReplicaLost.reason

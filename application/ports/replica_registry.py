@@ -36,9 +36,9 @@ class ReplicaRegistry(Protocol):
         In the same transaction each gets its next attempt and the event `attempt_reset`: REPLICA_DRAINING if its owner
         left, else REPLICA_LOST, which also counts as a crash. The message that comes with it is empty. One that is
         given up (`Run.given_up`) keeps its attempt and gets no event: its message holds the text that the log has.
-        Its own runs that are not `attended` count as orphans, without a crash, when they are older than 10 s: their
-        begin was committed though the commit's reply was lost. Rows that another replica is adopting are skipped.
-        A fenced replica adopts nothing.
+        Its own runs that are not `attended` count as orphans, as after a crash, when they are older than 10 s: their
+        begin was committed though the commit's reply was lost, or their end could not be written. Rows that another
+        replica is adopting are skipped. A fenced replica adopts nothing.
         """
         ...
 

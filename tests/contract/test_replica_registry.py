@@ -162,7 +162,7 @@ class ReplicaRegistryContract:
         await store.replicas.leave(began.replica_id)
         assert await store.replicas.adopt_orphans(await _joined(store), [], 10) == []
 
-    async def test_an_unattended_run_of_ones_own_is_adopted_without_a_crash_once_its_begin_is_long_past(
+    async def test_an_unattended_run_of_ones_own_is_adopted_as_after_a_crash_once_its_begin_is_long_past(
         self, store: Store
     ) -> None:
         forgotten = await a_begun_run(store)
@@ -173,7 +173,7 @@ class ReplicaRegistryContract:
         assert await store.replicas.adopt_orphans(me, mine, 10) == []
         await store.pass_time(timedelta(seconds=2))
         [(run, _)] = await store.replicas.adopt_orphans(me, mine, 10)
-        assert run == replace(forgotten.run, attempt=2, last_seq=2, crashes=0)
+        assert run == replace(forgotten.run, attempt=2, last_seq=2, crashes=1)
         assert await store.replicas.adopt_orphans(me, mine, 10) == []
 
     async def test_rivals_share_the_orphans_and_none_is_adopted_twice(self, store: Store) -> None:

@@ -81,8 +81,7 @@ class FakeReplicaRegistry(ReplicaRegistry):
     def _adopt(self, run: Run, replica_id: UUID) -> tuple[Run, Message]:
         tables, owner = self._database.tables, self._replicas.get(run.owner)
         retired = owner is not None and owner.retired
-        crashed = run.owner != replica_id and not retired
-        run = replace(run, owner=replica_id, crashes=run.crashes + crashed, last_seq=tables.last_seq(run.run_id))
+        run = replace(run, owner=replica_id, crashes=run.crashes + (not retired), last_seq=tables.last_seq(run.run_id))
         if not run.given_up():
             run = replace(run, attempt=run.attempt + 1, last_seq=run.last_seq + 1)
             self._reset(run, ReplicaDraining.reason if retired else ReplicaLost.reason)

@@ -377,7 +377,7 @@ async def test_a_run_that_was_stored_and_given_up_is_made_ten_seconds_later(
     await replica.engine.adopt_orphans()
     await answers_all(replica, 1, "Yes.")
     ended = await replica.has_ended(run.run_id)
-    assert (ended.attempt, ended.crashes, replica.message(run.run_id).content) == (2, 0, "Yes.")
+    assert (ended.attempt, ended.crashes, replica.message(run.run_id).content) == (2, 1, "Yes.")
 
 
 async def test_a_run_begun_under_the_old_id_is_not_made_twice_under_the_new_one(

@@ -75,7 +75,6 @@ async def test_many_clients_that_never_read_cost_little_and_stop_nobody(
         grown = psutil.Process(weighed.process.pid).memory_info().rss - before
         answered = await reader.ask((await reader.converse()).conversation_id)
     assert answered[-1].completed.message.content == "Hello world"
-    print(f"GROWN {over} {where} {grown / 1e6:.1f}")
     assert grown < MEGABYTES * 1e6
 
 

@@ -11,6 +11,7 @@ from tests.faults.figures import SAVED_TO, SCALE, SEED, Figures
 from tests.faults.rig import Rig
 from tests.faults.scene import Scene
 
+TIMEOUT_SECONDS = 300 * max(1, SCALE)
 FIGURES = pytest.StashKey[Figures]()
 
 
@@ -32,6 +33,13 @@ async def scene(request: pytest.FixtureRequest, rig: Rig, figures: Figures) -> S
     """A scenario of this test's own, on a rig without faults."""
     await rig.heal()
     return Scene(request.node.name, rig, await rig.person(), figures)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives scenarios the time that they need on a machine that is busy with other things."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.timeout(TIMEOUT_SECONDS))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections import defaultdict
 
 from chatback.client import ChatBack
 from tests.faults.figures import scaled
@@ -29,11 +30,20 @@ async def test_no_answer_is_lost_while_all_replicas_are_restarted_in_turn(scene:
         for _ in range(ROLLS):
             await restart_all(scene)
         over.set()
+    scene.figures.add("handed over: from the last event to that of the next attempt, s", *hand_overs(scene))
     resets = [sight.event for sight in scene.history.sights if kind_of(sight.event) == "attempt_reset"]
     assert {event.attempt_reset.reason for event in resets} <= {"REPLICA_DRAINING"}
     scene.figures.count("rolling restart: answers handed over", len({event.run_id for event in resets}))
     scene.figures.count("rolling restart: answers", len(scene.history.run_ids))
     await scene.judge()
+
+
+def hand_overs(scene: Scene) -> list[float]:
+    """Returns the seconds between the last event of one attempt and the first of the next, as anybody saw them."""
+    times: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
+    for sight in scene.history.sights:
+        times[sight.event.run_id, sight.event.attempt].append(sight.at)
+    return [min(seen) - max(times[run_id, attempt - 1]) for (run_id, attempt), seen in times.items() if attempt > 1]
 
 
 async def restart_all(scene: Scene) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoints.settings import Settings, SettingsError, read_settings
+from entrypoints.settings import Settings, SettingsError, read_settings, unknown_variables
 
 SECRET = "s3cr3t-s3cr3t-s3cr3t-s3cr3t-s3cr3t"
 
@@ -58,7 +58,10 @@ def test_the_environment_goes_before_the_file(tmp_path: Path, monkeypatch: pytes
     [
         ("CHATBACK_ENVIRONMENT", "staging-x7q"),
         ("CHATBACK_SECRET_KEY", "x7q"),
+        ("CHATBACK_OPERATOR_EMAIL", "x7q"),
         ("CHATBACK_REGISTRATION_OPEN", "x7q"),
+        ("CHATBACK_WORKERS", "0"),
+        ("CHATBACK_WORKERS", "777"),
         ("CHATBACK_GRPC_PORT", "65999"),
         ("CHATBACK_GRPC_PORT", "x7q"),
         ("CHATBACK_REFLECTION", "x7q"),
@@ -208,3 +211,37 @@ def test_a_file_of_settings_that_is_no_text_is_named(monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsError, match=r"config/chatback\.env"):
         read_settings()
+
+
+def test_names_that_no_setting_has_are_told_with_what_may_be_meant(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "chatback.env").write_text("CHATBACK_DATABASE_ULR=x\nOTHER=1\nCHATBACK_WORKERS=2\n")
+    monkeypatch.setenv("CHATBACK_GRPC_PROT", "1")
+    monkeypatch.setenv("CHATBACK_NOTHING_LIKE_IT", "1")
+    assert unknown_variables() == [
+        "CHATBACK_DATABASE_ULR (did you mean CHATBACK_DATABASE_URL?)",
+        "CHATBACK_GRPC_PROT (did you mean CHATBACK_GRPC_PORT?)",
+        "CHATBACK_NOTHING_LIKE_IT",
+    ]
+
+
+def test_names_of_settings_of_tests_and_of_examples_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "GRPC_PORT", "TEST_SERVERS", "FAULT_SEED", "PASSWORD", "TARGET", "URL", "EMAIL"):
+        monkeypatch.setenv(f"CHATBACK_{name}", "1")
+    assert unknown_variables() == []
+
+
+def test_another_process_has_the_same_settings_whatever_the_file_says_by_then(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "config").mkdir()
+    file = tmp_path / "config" / "chatback.env"
+    file.write_text(f"CHATBACK_SECRET_KEY={SECRET}\nCHATBACK_DRAIN_SECONDS=2.5\nCHATBACK_ENVIRONMENT=production\n")
+    settings = with_environment(monkeypatch, OPENAI_API_KEY=SECRET, CHATBACK_REFLECTION="true")
+    file.write_text("CHATBACK_DRAIN_SECONDS=7\nCHATBACK_WORKERS=5\n")
+    monkeypatch.delenv("OPENAI_API_KEY")
+    for name, value in settings.variables().items():
+        monkeypatch.setenv(name, value)
+    assert read_settings(file=None) == settings

@@ -11,8 +11,10 @@ import time
 from collections import defaultdict
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.faults.backing import BackingServer
 from tests.faults.proxy import FaultProxy, to_port, to_unix
@@ -37,7 +39,7 @@ class Replica:
 
     - `url` is where it serves REST, `target` where the proxy before its gRPC port is; that one stays over restarts.
     - `leaves` says that it was told to, and was not started since.
-    - `reached` are events by failpoint, set when the replica has come there; `acted` when it was told to act there.
+    - `acted` are events by failpoint, set when the replica is about to do there what it was told to.
     """
 
     def __init__(self, name: str, folder: Path, postgres: BackingServer, valkey: BackingServer) -> None:
@@ -46,7 +48,6 @@ class Replica:
         self.database = FaultProxy(to_unix(lambda: postgres.socket))
         self.redis = FaultProxy(to_unix(lambda: valkey.socket))
         self.front = FaultProxy(to_port(lambda: self.port))
-        self.reached: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self.acted: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self.died_at = 0.0
         self.leaves = False
@@ -128,6 +129,16 @@ class Replica:
         reader, self._control = await asyncio.open_connection(sock=ours)
         self._reading = asyncio.create_task(self._hear(reader))
 
+    async def reachable(self) -> None:
+        """Waits until the channel has found that the replica is there."""
+        health: Any = health_pb2_grpc.HealthStub(self.channel)
+        async with asyncio.timeout(START_SECONDS):
+            while True:
+                with suppress(grpc.aio.AioRpcError):
+                    await health.Check(health_pb2.HealthCheckRequest(), timeout=5, wait_for_ready=True)
+                    return
+                await asyncio.sleep(0.1)
+
     def arm(self, failpoint: str, action: str, count: int = 1) -> None:
         """Has the process `kill` or `stop` itself when it comes to the failpoint for the count-th time from now."""
         self.acted.pop(failpoint, None)
@@ -166,8 +177,7 @@ class Replica:
     async def _hear(self, reader: asyncio.StreamReader) -> None:
         with suppress(ConnectionResetError):  # it died with an order unread
             while line := await reader.readline():
-                what, name = line.decode().split()
-                (self.reached if what == "reached" else self.acted)[name].set()
+                self.acted[line.decode().strip()].set()
         self.died_at = time.monotonic()
         assert self._control is not None
         self._control.close()

@@ -1,11 +1,11 @@
 """The service as a process that dies or stops at a failpoint when it is told to: `python -m tests.faults.replica`.
 
-It is told, and tells, over the socket whose number is in FAULTS_CONTROL, one line each:
+It is told over the socket whose number is in FAULTS_CONTROL, one line each:
 
     arm NAME ACTION COUNT   do this when NAME is reached for the COUNT-th time from now on: kill or stop
     disarm NAME             don't
-    reached NAME            NAME was reached for the first time in this process
-    kill NAME, stop NAME    what is about to be done
+
+and says NAME when it is about to do so.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Thread
 
@@ -37,33 +38,29 @@ class Failpoints:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._armed: dict[str, Armed] = {}
-        self._seen: set[str] = set()
 
     def listen(self) -> None:
         """Takes orders for ever; ends the process when the test does, so that none is left behind."""
-        for line in self._control.makefile():
-            match line.split():
-                case ["arm", name, action, count]:
-                    self._armed[name] = Armed(action, int(count))
-                case ["disarm", name]:
-                    self._armed.pop(name, None)
+        with suppress(OSError):
+            for line in self._control.makefile():
+                self._obey(*line.split())
         os._exit(1)
 
+    def _obey(self, what: str, name: str, action: str = "", count: str = "0") -> None:
+        if what == "arm":
+            self._armed[name] = Armed(action, int(count))
+        else:
+            self._armed.pop(name, None)
+
     def reached(self, name: str) -> None:
-        """Takes note of a hit, and acts if it is the one."""
-        if name not in self._seen:
-            self._seen.add(name)
-            self._say("reached", name)
+        """Counts a hit, and acts if it is the one."""
         armed = self._armed.get(name)
         if armed is None:
             return
         armed.count -= 1
         if armed.count == 0:
-            self._say(armed.action, name)
+            self._control.sendall(f"{name}\n".encode())
             os.kill(os.getpid(), ACTIONS[armed.action])
-
-    def _say(self, what: str, name: str) -> None:
-        self._control.sendall(f"{what} {name}\n".encode())
 
 
 def main() -> int:

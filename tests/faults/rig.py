@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import asyncpg
-import grpc
 
 from tests.e2e.caller import Person, sign_up
 from tests.faults.backing import BackingServer
@@ -71,6 +70,7 @@ class Rig:
         async def start(replica: Replica) -> None:
             async with self._starts:
                 await replica.start()
+                await replica.reachable()
 
         await asyncio.gather(*(start(replica) for replica in replicas))
 
@@ -83,14 +83,11 @@ class Rig:
                 replica.signal(signal.SIGCONT)
         await asyncio.gather(self.postgres.start(), self.valkey.start())
         await self.start(*(replica for replica in self.replicas if not replica.runs))
+        await asyncio.gather(*(replica.reachable() for replica in self.replicas))
 
     async def person(self) -> Person:
         """Signs somebody new up, whom every replica knows."""
-        async with asyncio.timeout(60):
-            while True:
-                with suppress(grpc.aio.AioRpcError):  # a channel may not have found yet that its replica is back
-                    return await sign_up(self.replicas[0].channel)
-                await asyncio.sleep(0.1)
+        return await sign_up(self.replicas[0].channel)
 
     @asynccontextmanager
     async def database(self) -> AsyncIterator[asyncpg.Connection]:

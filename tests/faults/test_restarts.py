@@ -39,10 +39,13 @@ async def test_no_answer_is_lost_while_all_replicas_are_restarted_in_turn(scene:
 
 
 def hand_overs(scene: Scene) -> list[float]:
-    """Returns the seconds between the last event of one attempt and the first of the next, as anybody saw them."""
+    """Returns the seconds between the last event of one attempt and the first of the next, as they were first seen."""
     times: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
+    known: set[tuple[str, int]] = set()
     for sight in scene.history.sights:
-        times[sight.event.run_id, sight.event.attempt].append(sight.at)
+        if (sight.event.run_id, sight.event.seq) not in known:
+            known.add((sight.event.run_id, sight.event.seq))
+            times[sight.event.run_id, sight.event.attempt].append(sight.at)
     return [min(seen) - max(times[run_id, attempt - 1]) for (run_id, attempt), seen in times.items() if attempt > 1]
 
 

@@ -15,8 +15,7 @@ import grpc
 from chatback.v1.chat_service_pb2 import SendMessageRequest, StreamRunRequest
 from chatback.v1.run_pb2 import RunEvent
 from tests.e2e.caller import Client, failure_in
-from tests.faults.history import Break, History, is_last, kind_of
-from tests.faults.history import Sight as Seen
+from tests.faults.history import Break, History, Sight, is_last, kind_of
 from tests.faults.model import Question
 from tests.faults.processes import Replica
 
@@ -110,8 +109,8 @@ class Watcher:
             self._was_silent(replica)
         except grpc.aio.AioRpcError as error:
             told = failure_in(error)
-            was_met = told.code is not grpc.StatusCode.CANCELLED or not replica.is_away(error) or self.seq > began_at
-            if was_met:
+            is_at_the_door = told.code is grpc.StatusCode.CANCELLED and replica.leaves and self.seq == began_at
+            if not is_at_the_door:
                 self._broke(replica, told.code, told.reason, told.metadata)
         finally:
             call.cancel()
@@ -133,7 +132,7 @@ class Watcher:
                 raise
 
     def _take(self, replica: Replica, event: RunEvent) -> None:
-        self.history.sights.append(Seen(self.name, replica.name, time.monotonic(), event))
+        self.history.sights.append(Sight(self.name, replica.name, time.monotonic(), event))
         self.events.append(event)
         self.run_id, self.seq = event.run_id, event.seq
         self._news.set()

@@ -10,9 +10,12 @@ from entrypoints.rest.server import listen
 
 
 def test_a_reserved_port_is_shared_by_those_who_say_so() -> None:
-    with reserved_port("GRPC", "127.0.0.1", 0) as port:
-        with listen("127.0.0.1", port, shares_port=True), listen("127.0.0.1", port, shares_port=True) as second:
-            assert second.getsockname()[1] == port
+    with (
+        reserved_port("GRPC", "127.0.0.1", 0) as port,
+        listen("127.0.0.1", port, shares_port=True),
+        listen("127.0.0.1", port, shares_port=True) as second,
+    ):
+        assert second.getsockname()[1] == port
 
 
 def test_all_connections_go_to_those_who_listen() -> None:
@@ -34,6 +37,9 @@ def test_a_port_on_which_somebody_listens_cannot_be_had() -> None:
 
 def test_a_port_that_others_share_counts_as_taken() -> None:
     """The system would let the same user's next service in, and give it a part of the connections."""
-    with reserved_port("GRPC", "127.0.0.1", 0) as port, listen("127.0.0.1", port, shares_port=True):
-        with pytest.raises(ServerError):
-            check_port_is_free("GRPC", "127.0.0.1", port)
+    with (
+        reserved_port("GRPC", "127.0.0.1", 0) as port,
+        listen("127.0.0.1", port, shares_port=True),
+        pytest.raises(ServerError),
+    ):
+        check_port_is_free("GRPC", "127.0.0.1", port)

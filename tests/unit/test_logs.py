@@ -40,6 +40,13 @@ def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert line["timestamp"].endswith("Z")
 
 
+def test_every_line_names_the_worker_that_wrote_it(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("info", "json", worker=2)
+    structlog.get_logger().info("call")
+    logging.getLogger("library").warning("odd")
+    assert [line["worker"] for line in lines(capsys)] == [2, 2]
+
+
 def test_without_a_terminal_logs_are_json(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs("info", "auto")
     structlog.get_logger().info("call")

@@ -12,6 +12,7 @@ from domain.errors import Unavailable
 from entrypoints.container import Container
 from entrypoints.errors import ServerError
 from entrypoints.lease_thread import renew_lease
+from entrypoints.memory import give_back_memory
 from entrypoints.stop import Stop
 
 log = structlog.get_logger()
@@ -36,6 +37,7 @@ async def background(container: Container, child_died: Callable[[], str | None],
         "orphans": _look_for_orphans(engine),
         "ended sessions": _every(0.5, container.ended().poll),
         "slow readers": _every(5, container.streams().end_slow),
+        "free memory": _every(30, give_back_memory),
         "tidying": _every(60, container.housekeeping().tidy),
         "packing": _every(60, container.housekeeping().pack),
         "children": _every(1, watch_children),

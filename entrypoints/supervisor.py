@@ -25,6 +25,8 @@ YOUNG_SECONDS = 10
 """A worker that dies before this age may do so again: it is replaced at once the first time, then ever more slowly."""
 PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30
+LOOK_SECONDS = 1.0
+"""How often the embedded servers are looked after."""
 PATIENCE_SECONDS = 30
 """How long past its drain a worker may take to end before it is killed."""
 IN_ORDER = (0, INTERRUPTED, -signal.SIGTERM, -signal.SIGINT)
@@ -103,9 +105,10 @@ class WorkerProcess:
 
     def tell(self, number: signal.Signals) -> None:
         """Sends a signal, unless it has ended."""
-        if self._process is not None:
+        if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
-                self._process.send_signal(number)
+                # Not by asyncio's own method, which takes the exit status away from the one that waits for it.
+                os.kill(self._process.pid, number)
 
     def close(self) -> None:
         """Closes the line to it, which ends it if it still runs."""
@@ -164,7 +167,7 @@ async def _watch(child_died: Callable[[], str | None]) -> None:
     while True:
         if line := child_died():
             raise ServerError(line)
-        await asyncio.sleep(1)
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 async def _dismiss(crew: Sequence[WorkerProcess], stop: Stop, patience: float) -> None:

@@ -113,6 +113,7 @@ async def valid(me: Person, endpoint: OpenAIEndpoint) -> Callable[[Method], Any]
     values = {
         "conversation_id": started.started.conversation_id,
         "run_id": started.run_id,
+        "message_id": started.started.message_id,
         "email": f"{uuid4()}@example.org",
         "content": "Hello",
         "password": PASSWORD,

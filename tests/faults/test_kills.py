@@ -83,7 +83,7 @@ async def leaver_dies(scene: Scene, failpoint: str, victim: Replica) -> None:
 
 async def canceller_dies(scene: Scene, failpoint: str, victim: Replica) -> None:
     """Kills the replica that took a CancelRun before it can tell the run's owner."""
-    asking, question = scene.watcher(at=scene.rig.replicas), Question(words=2_000)
+    asking, question = scene.watcher(), Question(words=2_000)
     asked = asyncio.create_task(asking.ask(await scene.conversation(), question))
     await asking.until_text()
     victim.arm(failpoint, "kill")

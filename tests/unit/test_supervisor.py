@@ -138,7 +138,8 @@ async def test_one_that_does_not_end_is_told_again_then_killed_and_named(monkeyp
     assert await workers[1].ended() == -signal.SIGKILL
 
 
-async def test_an_embedded_server_that_dies_ends_all() -> None:
+async def test_an_embedded_server_that_dies_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "LOOK_SECONDS", 0.01)
     died = False
 
     async def die() -> None:

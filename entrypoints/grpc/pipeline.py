@@ -163,14 +163,15 @@ class Pipeline(grpc.aio.ServerInterceptor):
         """Writes: it costs less than yielding, and a call that is cancelled hears of it here, in its own task."""
         async for response in responses:
             data = serialize(response)
-            stream.beat += 1
-            if len(data) <= LARGE_BYTES:
-                await context.write(data)
-            else:  # while gRPC keeps it for a client that does not take it, it is not kept here as well
+            if is_large := len(data) > LARGE_BYTES:  # while gRPC keeps it for its client, it is not kept here as well
                 if is_last(response):
                     await responses.aclose()
                 response = cursor_alone(response)  # noqa: PLW2901
+            stream.beat += 1
+            if is_large:
                 await self._write_large(data, stream.caller, context, cursor_before(response))
+            else:
+                await context.write(data)
             stream.beat += 1
             meter.sent()
             if stream.is_ending:

@@ -1,4 +1,4 @@
-"""Watching runs that other replicas make: their news over the bus, the truth out of the database once a second."""
+"""Watching runs that other replicas make: their news over the bus, the truth out of the database twice a second."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from application.run_engine import RunEngine
 from domain.errors import DatabaseUnavailable, RunNotFound
 from domain.run import Run, RunState
 
-RENEW_EVERY = 5
-"""Surveys between two calls on an owner to send news: an interest lives 15 seconds, a survey is made each second."""
+RENEW_EVERY = 6
+"""Surveys between two calls on an owner to send news: an interest lives 15 seconds, a survey is made twice a second."""
 
 
 @dataclass

@@ -48,6 +48,7 @@ class Figure(StrEnum):
     COMMITS = "one-row commits/s of the bare driver"
     LOG_32 = "events/s into the log, 32 a statement"
     LOG_200 = "events/s into the log, 200 a statement"
+    LOG_BY_FOUR = "events/s into the log, 32 a statement, 4 writers"
     LOG_STORED = "stored per event beyond its text, bytes"
     LOG_WAL = "WAL per event beyond its text, bytes"
     LOG_PACKED = "stored per answer, packed, in units of its text"

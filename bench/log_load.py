@@ -2,14 +2,15 @@
 
     python -m bench.log_load DATABASE_URL SECONDS
 
-Every statement holds one event of each of 32 or 200 runs, as the rounds of a busy replica do.
+Every statement holds one event of each of 32 or 200 runs, as the rounds of a busy replica do. A writer has one
+statement under way, so that it waits for each commit; several replicas are as many writers.
 """
 
 import asyncio
 import random
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from uuid import UUID
@@ -29,6 +30,7 @@ from bench.seen import LogSeen
 from domain.run import RunEvent, TextDelta
 
 EVENTS_OF_A_RUN = 1_000
+WRITERS = 4
 TEXTS = [TextDelta(f" {word:19.19}") for word in WORDS]
 RENEW_SECONDS = 2.0
 _ONE_ROW = "UPDATE replicas SET lease_until = lease_until WHERE replica_id = $1"
@@ -47,35 +49,26 @@ def rounds(runs: int) -> Iterator[Sequence[RunEvent]]:
             ]
 
 
-async def rate(step: Callable[[], Awaitable[int]], seconds: float) -> float:
-    """Repeats a step for some seconds and returns how much of what it counts it does in one."""
-    began, done = time.perf_counter(), 0
-    while (spent := time.perf_counter() - began) < seconds:
-        done += await step()
-    return done / spent
-
-
 async def commits(driver: asyncpg.Connection, replica_id: UUID, seconds: float) -> float:
     """Returns how many statements a second can be committed that write one row, whatever wrote it."""
-
-    async def step() -> int:
+    began, count = time.perf_counter(), 0
+    while (spent := time.perf_counter() - began) < seconds:
         await driver.execute(_ONE_ROW, replica_id)
-        return 1
-
-    return await rate(step, seconds)
+        count += 1
+    return count / spent
 
 
 async def appends(log: PostgresRunLog, replica_id: UUID, runs: int, seconds: float) -> float:
-    """Returns how many events a second the log takes when each statement has one of every run."""
-    batches = rounds(runs)
-
-    async def step() -> int:
-        batch = next(batches)
+    """Returns how many events a second one writer gets into the log when each statement has one of every run."""
+    spent, count = 0.0, 0
+    for batch in rounds(runs):
+        began = time.perf_counter()
         if not await log.append(replica_id, batch):
             raise RuntimeError("the replica was fenced: this machine is too slow for this measurement")
-        return len(batch)
-
-    return await rate(step, seconds)
+        spent, count = spent + time.perf_counter() - began, count + len(batch)
+        if spent >= seconds:
+            break
+    return count / spent
 
 
 async def renew(replicas: PostgresReplicaRegistry, replica_id: UUID) -> None:
@@ -95,11 +88,12 @@ async def measure(pool: Pool, driver: asyncpg.Connection, seconds: float) -> Log
     at_32 = await appends(log, replica_id, 32, seconds)
     grown = await footprint_on(driver) - before
     at_200 = await appends(log, replica_id, 200, seconds)
+    by_four = sum(await asyncio.gather(*(appends(log, replica_id, 32, seconds) for _ in range(WRITERS))))
     share, pack_seconds = await packed(pool, driver, replica_id, random.Random(1))
     renewing.cancel()
     with suppress(asyncio.CancelledError):
         await renewing
-    return LogSeen(floor, at_32, at_200, *beyond_text(grown), share, pack_seconds)
+    return LogSeen(floor, at_32, at_200, by_four, *beyond_text(grown), share, pack_seconds)
 
 
 def beyond_text(grown: Footprint) -> tuple[float, float]:
@@ -111,7 +105,7 @@ def beyond_text(grown: Footprint) -> tuple[float, float]:
 async def main(database_url: str, seconds: float) -> None:
     """Connects, measures and prints."""
     await migrate(database_url)
-    pool = await open_pool(database_url, size=3, timeout_seconds=30)
+    pool = await open_pool(database_url, size=WRITERS + 2, timeout_seconds=30)
     driver = await asyncpg.connect(dsn(database_url), timeout=10, command_timeout=60)
     try:
         print(msgspec.json.encode(await measure(pool, driver, seconds)).decode())

@@ -67,14 +67,15 @@ class LogSeen:
     """What the log of events takes and costs in the database.
 
     `commits` are statements a second that write one row and know nothing of events; `events_32` and `events_200` are
-    events a second, so many in a statement. `stored` and `wal` are bytes of an event beyond its text at 32 in a
-    statement. `packed` is what a packed answer takes, its text included, in units of its text, and `pack_seconds` what
-    packing one takes.
+    events a second, so many in a statement; `events_by_four` is what four writers get in together, 32 in a statement.
+    `stored` and `wal` are bytes of an event beyond its text, 32 in a statement. `packed` is what a packed answer takes,
+    its text included, in units of its text, and `pack_seconds` what packing one takes.
     """
 
     commits: float
     events_32: float
     events_200: float
+    events_by_four: float
     stored: float
     wal: float
     packed: float

@@ -19,6 +19,7 @@ def log(place: Site, board: Board, plan: Plan) -> None:
             Figure.COMMITS: seen.commits,
             Figure.LOG_32: seen.events_32,
             Figure.LOG_200: seen.events_200,
+            Figure.LOG_BY_FOUR: seen.events_by_four,
             Figure.LOG_STORED: seen.stored,
             Figure.LOG_WAL: seen.wal,
             Figure.LOG_PACKED: seen.packed,

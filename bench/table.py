@@ -60,6 +60,7 @@ TARGETS = (
     Target(Figure.WATCH_AGE_P99, at_most=2, against=US, subject=OTHER),
     Target(Figure.WATCH_CPU, at_most=2, against=US, subject=OTHER),
     Target(Figure.LOG_32, at_least=50_000),
+    Target(Figure.LOG_200, at_least=50_000),
     Target(Figure.LOG_STORED, at_most=250),
     Target(Figure.LOG_WAL, at_most=500),
     Target(Figure.LOG_PACKED, at_most=1.2),

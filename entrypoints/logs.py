@@ -44,6 +44,8 @@ def configure_logs(level: str, style: str, *, worker: int | None = None) -> None
     logging.basicConfig(
         handlers=[handler], level=max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()]), force=True
     )
+    # The pool tells twice a second, with a traceback, that the database is away; so does every call, in a line.
+    logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)
 
 
 def _naming(worker: int) -> Processor:

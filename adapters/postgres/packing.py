@@ -36,9 +36,10 @@ _PUT = """
     INSERT INTO packed_events (workspace_id, run_id, seq, text_offset, text_length, packed)
     VALUES ($1, $2, $3, $4, $5, $6)"""
 _MARK = "UPDATE runs SET packed = true WHERE workspace_id = $1 AND run_id = $2"
+# By bytes, which are the same in every database: where the encoding is SQL_ASCII, a character is a byte.
 _READ = f"""
-    SELECT p.packed, substr(m.content, p.text_offset + 1, p.text_length) AS text, p.seq < r.last_seq AS has_more,
-        {_OF_STARTED}
+    SELECT p.packed, substr(convert_to(m.content, 'SQL_ASCII'), p.text_offset + 1, p.text_length) AS text,
+        p.seq < r.last_seq AS has_more, {_OF_STARTED}
     FROM packed_events p JOIN runs r USING (workspace_id, run_id)
     JOIN messages m ON m.workspace_id = r.workspace_id AND m.message_id = r.message_id
     WHERE p.workspace_id = $1 AND p.run_id = $2 AND p.seq > $3 ORDER BY p.seq LIMIT 1"""
@@ -62,7 +63,7 @@ async def read_packed(
     row = await connection.row(_READ, workspace_id, run_id, after_seq)
     if row is None:
         return [], False
-    events = _replaced(unpack(row["packed"], row["text"]), "", by=_started(row))
+    events = _replaced(unpack(row["packed"], row["text"].decode()), "", by=_started(row))
     return [event for event in events if event.seq > after_seq], row["has_more"]
 
 
@@ -83,13 +84,13 @@ async def _pack(connection: Connection, *key: UUID) -> bool:
 
 
 def _packed(events: Sequence[StoredEvent], run: Record, text_offset: int) -> tuple[int, bytes]:
-    """Returns how much of the message's text the events share, from the offset on, and the events without it.
+    """Returns how many bytes of the message's text the events share, from the offset on, and the events without them.
 
     What the first event says is left out, too, where the rows of run and message say the same.
     """
     events = _replaced(events, _started(run), by="")
-    text = "".join(event.payload for event in events if event.is_text_of(run["attempt"]))
-    if run["content"].startswith(text, text_offset):
+    text = "".join(event.payload for event in events if event.is_text_of(run["attempt"])).encode()
+    if run["content"].encode().startswith(text, text_offset):
         return len(text), pack(events, attempt_without_text=run["attempt"])
     return 0, pack(events, attempt_without_text=0)
 

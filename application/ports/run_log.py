@@ -28,7 +28,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a replica wants to know once a second.
+    """What a replica wants to know twice a second.
 
     `standings` are those of the watched runs, without the erased ones. `to_cancel` are runs of the replica's own that
     somebody asked to be cancelled.

@@ -12,7 +12,8 @@ UPGRADE = (
     "CREATE INDEX runs_to_cancel ON runs (owner) WHERE state = 'RUNNING' AND cancel_requested",
     "CREATE INDEX runs_to_pack ON runs (end_time) WHERE end_time IS NOT NULL AND NOT packed",
     # A table of its own: rows left in run_events would each hold a page of its index for ever (9 kB a run, measured).
-    # seq is that of the last event in the row; texts of the answer are cut out of the message, from text_offset on.
+    # seq is that of the last event in the row; texts of the answer are cut out of the message, text_offset and
+    # text_length in bytes.
     """CREATE TABLE packed_events (
         workspace_id uuid NOT NULL,
         run_id uuid NOT NULL,

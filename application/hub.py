@@ -50,14 +50,18 @@ class Subscription:
         self._stopped = why
         self._wake()
 
+    def check(self) -> None:
+        """Raises the error that this watcher is to end with, if there is one."""
+        if self._stopped is not None:
+            raise self._stopped()
+
     async def take(self) -> Sequence[RunEvent]:
         """Waits for events and returns them in order; where some were forgotten there is a gap before the first.
 
         Returns none when only the log knows what is new, be it after events that were here.
         """
         while not self._events and not self._woken:
-            if self._stopped is not None:
-                raise self._stopped()
+            self.check()
             self._arrived = asyncio.get_running_loop().create_future()
             await self._arrived
         if not self._events:

@@ -247,7 +247,7 @@ class RunEngine:
             try:
                 await self.replicas.join(self.replica_id)
                 if self._former_id is not None:  # its runs need not wait until the lost lease runs out
-                    await self.replicas.leave(self._former_id)
+                    await self.replicas.fence(self._former_id)
             except DatabaseUnavailable:
                 await asyncio.sleep(JOIN_RETRY_SECONDS)
                 continue

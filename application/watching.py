@@ -39,7 +39,9 @@ class Watching:
                     after_seq = event.seq
                     if event.is_last:
                         return
-                if not behind:
+                if behind:
+                    subscription.check()
+                else:
                     events = await subscription.take()
                     behind = not events
         except Unavailable as error:

@@ -21,7 +21,8 @@ _RENEW = """
 _LEAVE = """
     WITH gone AS (UPDATE replicas SET fenced = true, retired = true WHERE replica_id = $1 AND NOT fenced)
     SELECT replica_id FROM replicas WHERE replica_id <> $1 AND NOT fenced AND lease_until > clock_timestamp()"""
-# Waits for the shared lock of a batch that is being written, so that a fenced replica has written its last.
+# Waits, as the next one does, for the shared lock of a batch that is being written, so that a fenced replica has written its last.
+_FENCE = "UPDATE replicas SET fenced = true WHERE replica_id = $1 AND NOT fenced"
 _FENCE_EXPIRED = "UPDATE replicas SET fenced = true WHERE NOT fenced AND lease_until < clock_timestamp()"
 _FORGET = """
     DELETE FROM replicas WHERE fenced AND create_time < $1 AND NOT EXISTS (
@@ -44,6 +45,9 @@ class PostgresReplicaRegistry(ReplicaRegistry):
     async def leave(self, replica_id: UUID) -> Sequence[UUID]:
         async with self._pool.connection() as connection:
             return [row["replica_id"] for row in await connection.rows(_LEAVE, replica_id)]
+
+    async def fence(self, replica_id: UUID) -> None:
+        await self._run(_FENCE, replica_id)
 
     async def fence_expired(self) -> int:
         return int((await self._run(_FENCE_EXPIRED)).removeprefix("UPDATE "))

@@ -24,6 +24,10 @@ class ReplicaRegistry(Protocol):
         """Fences this replica by its own wish, so that its runs are taken over at once; returns those that live on."""
         ...
 
+    async def fence(self, replica_id: UUID) -> None:
+        """Fences a replica that knows its lease to be lost, after its last batch, as `fence_expired` would later."""
+        ...
+
     async def fence_expired(self) -> int:
         """Fences every replica whose lease has run out, after its last batch; returns how many."""
         ...

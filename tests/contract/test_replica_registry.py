@@ -94,6 +94,13 @@ class ReplicaRegistryContract:
         [(run, _)] = await store.replicas.adopt_orphans(me, [], 10)
         assert run.crashes == 1
 
+    async def test_a_run_whose_owner_was_fenced_by_name_begins_again_as_after_a_crash(self, store: Store) -> None:
+        began, me = await a_begun_run(store), await _joined(store)
+        await store.replicas.fence(began.replica_id)
+        assert not await store.replicas.renew(began.replica_id)
+        [(run, _)] = await store.replicas.adopt_orphans(me, [], 10)
+        assert (run.attempt, run.crashes) == (2, 1)
+
     async def test_a_run_whose_owner_is_not_known_counts_as_crashed(self, store: Store) -> None:
         await a_begun_run(store, new_id())
         [(run, _)] = await store.replicas.adopt_orphans(await _joined(store), [], 10)

@@ -43,6 +43,11 @@ class FakeReplicaRegistry(ReplicaRegistry):
             self._replicas[replica_id] = replace(lease, fenced=True, retired=True)
         return [other for other in self._replicas if self._lives(other) and other != replica_id]
 
+    async def fence(self, replica_id: UUID) -> None:
+        self._answer()
+        if lease := self._replicas.get(replica_id):
+            self._replicas[replica_id] = replace(lease, fenced=True)
+
     async def fence_expired(self) -> int:
         self._answer()
         now = self._database.clock.now()

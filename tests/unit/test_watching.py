@@ -13,7 +13,7 @@ from application.hub import QUEUE_LIMIT, Hub, Subscription
 from application.ports.event_bus import BusMessage
 from application.ports.run_log import LogPage
 from application.watching import Watching
-from domain.errors import DatabaseUnavailable, RunNotFound
+from domain.errors import DatabaseUnavailable, ReplicaDraining, RunNotFound
 from domain.run import Cancelled, RunEvent
 from tests.builders import a_conversation, a_run, a_start, an_answer, an_event
 from tests.fakes.database import FakeDatabase
@@ -95,6 +95,17 @@ async def test_a_log_of_big_events_is_read_in_pages(window: Window) -> None:
     watcher, _ = window.watch()
     await watcher.all()
     assert seqs(watcher) == list(range(1, 7))
+
+
+async def test_a_long_replay_ends_with_its_page_when_the_replica_stops(window: Window) -> None:
+    window.append(2, 1_203, last=1_203)
+    watcher, _ = window.watch()
+    await watcher.next()
+    window.hub.close(ReplicaDraining)
+    with pytest.raises(ReplicaDraining) as refused:
+        await watcher.all()
+    assert seqs(watcher) == list(range(1, 501))
+    assert refused.value.metadata["last_seq"] == "500"
 
 
 async def test_what_is_known_is_shown_without_asking_the_log(window: Window, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ _RENEW = """
 _LEAVE = """
     WITH gone AS (UPDATE replicas SET fenced = true, retired = true WHERE replica_id = $1 AND NOT fenced)
     SELECT replica_id FROM replicas WHERE replica_id <> $1 AND NOT fenced AND lease_until > clock_timestamp()"""
-# Waits, as the next one does, for the shared lock of a batch that is being written, so that a fenced replica has written its last.
+# Waits, as the next does, for the shared lock of a batch that is being written: a fenced replica has written its last.
 _FENCE = "UPDATE replicas SET fenced = true WHERE replica_id = $1 AND NOT fenced"
 _FENCE_EXPIRED = "UPDATE replicas SET fenced = true WHERE NOT fenced AND lease_until < clock_timestamp()"
 _FORGET = """
